@@ -1,0 +1,5 @@
+"""`python -m dlqctl` is `dlqctl`."""
+
+from dlqctl.cli import main
+
+main()

@@ -1,0 +1,277 @@
+-- The tables. Everything a person names is in public, everything else in dlq.
+--
+-- Columns are ordered by width (16, 8, 4 bytes, then variable), so that no row carries padding.
+-- Row level security is on from the first statement; the policies and grants are code (sql/access/).
+
+create table public.webhook_dlq (
+  -- A version 7 uuid: 48 bits of milliseconds, then random bits. Neighbours in time are neighbours in the
+  -- index, which after a checkpoint wrote a fifth of the WAL that random ids did.
+  id uuid not null default encode(set_bit(set_bit(
+    overlay(uuid_send(gen_random_uuid())
+      placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6),
+    52, 1), 53, 1), 'hex')::uuid,
+  duplicate_of uuid,
+  created_at timestamptz not null,
+  updated_at timestamptz not null,
+  next_retry_at timestamptz,
+  last_retry_at timestamptz,
+  settled_at timestamptz,
+  retry_count integer not null default 0,
+  unanswered_count integer not null default 0,
+  attempt_count integer not null default 0,
+  service text not null,
+  status text not null default 'pending',
+  phone_number text,
+  idempotency_key text,
+  correlation_id text,
+  error_message text,
+  headers jsonb,
+  payload jsonb,
+  raw_body bytea,
+  constraint webhook_dlq_pkey primary key (id),
+  constraint service_is_a_slug check (service ~ '^[a-z0-9][a-z0-9_-]{0,62}$'),
+  constraint status_is_known check (status in ('pending', 'processing', 'reprocessed', 'failed', 'discarded')),
+  constraint pending_has_a_next_retry check (status <> 'pending' or next_retry_at is not null),
+  constraint settled_has_a_time check ((status in ('reprocessed', 'failed', 'discarded')) = (settled_at is not null)),
+  constraint counts_are_not_negative check (retry_count >= 0 and unanswered_count >= 0 and attempt_count >= 0),
+  constraint there_is_a_body check (payload is not null or raw_body is not null),
+  constraint headers_are_an_object check (jsonb_typeof(headers) = 'object')
+);
+alter table public.webhook_dlq enable row level security;
+
+-- The claim reads this one, service by service. Only waiting rows are in it, so its size is the backlog's.
+create index idx_webhook_dlq_next_retry on public.webhook_dlq (service, next_retry_at) where status = 'pending';
+-- What is under way and what has failed. An index over every status would be rewritten at every change, and
+-- planners prefer it to the one above.
+create index idx_webhook_dlq_status on public.webhook_dlq (status, settled_at) where status in ('processing', 'failed');
+-- What is not delivered, by service. Delivered rows are the bulk, and nobody looks for them by service.
+create index idx_webhook_dlq_service on public.webhook_dlq (service, created_at) where status <> 'reprocessed';
+create index idx_webhook_dlq_created_at on public.webhook_dlq (created_at);
+-- Keys of any length, by digest. decode(replace()) is the text's own bytes: convert_to() is not immutable.
+create unique index idx_webhook_dlq_idempotency on public.webhook_dlq
+  (service, sha256(decode(replace(idempotency_key, '\', '\\'), 'escape'))) where idempotency_key is not null;
+
+comment on table public.webhook_dlq is
+$$A failed webhook: what came in, and how its retries stand.
+pending -> processing -> reprocessed, or back to pending with a later next_retry_at, or failed when the retries are
+used up. discarded: by a person, or as the echo of a retry. Insert service and a payload; the rest has defaults.$$;
+comment on column public.webhook_dlq.id is 'Sent with every attempt as webhook-id and Idempotency-Key. A version 7 uuid.';
+comment on column public.webhook_dlq.duplicate_of is 'For an echo: the entry whose retry the handler stored again. Null otherwise.';
+comment on column public.webhook_dlq.created_at is 'When it was stored.';
+comment on column public.webhook_dlq.updated_at is 'When anything in this row last changed.';
+comment on column public.webhook_dlq.next_retry_at is 'Not sent before this time. Null unless pending.';
+comment on column public.webhook_dlq.last_retry_at is 'When it was last handed to the sender.';
+comment on column public.webhook_dlq.settled_at is 'When it became reprocessed, failed or discarded. Null before.';
+comment on column public.webhook_dlq.retry_count is 'Retries used up: attempts that failed. An attempt without an answer uses up none.';
+comment on column public.webhook_dlq.unanswered_count is 'Attempts of which nobody knows the outcome.';
+comment on column public.webhook_dlq.attempt_count is 'Attempts ever made. Never reset.';
+comment on column public.webhook_dlq.service is 'Whose webhook this is: selects the endpoint. 1 to 63 of a-z, 0-9, _ and -.';
+comment on column public.webhook_dlq.status is 'pending, processing, reprocessed, failed or discarded.';
+comment on column public.webhook_dlq.phone_number is 'Whom it concerns, where the service has such a number. Personal data.';
+comment on column public.webhook_dlq.idempotency_key is 'The caller''s name for this webhook. Unique within its service, by SHA-256.';
+comment on column public.webhook_dlq.correlation_id is 'The caller''s trace. Sent with every attempt as x-correlation-id.';
+comment on column public.webhook_dlq.error_message is 'Why it failed, as the handler told it.';
+comment on column public.webhook_dlq.headers is 'The headers it came with, one JSON object.';
+comment on column public.webhook_dlq.payload is 'Its body. Null if that was not JSON, or not JSON that jsonb can hold: see raw_body.';
+comment on column public.webhook_dlq.raw_body is 'Its body byte for byte. Optional where payload holds it.';
+
+create table public.dlq_processing_log (
+  id bigint generated always as identity,
+  processed_at timestamptz not null,
+  duration interval,
+  entries_processed integer not null default 0,
+  entries_failed integer not null default 0,
+  dispatched integer not null default 0,
+  unanswered integer not null default 0,
+  status text not null default 'running',
+  error_message text,
+  constraint dlq_processing_log_pkey primary key (id),
+  constraint status_is_known check (status in ('running', 'ok', 'error', 'interrupted'))
+);
+alter table public.dlq_processing_log enable row level security;
+create index idx_dlq_processing_log_processed_at on public.dlq_processing_log (processed_at);
+create index idx_dlq_processing_log_running on public.dlq_processing_log (id) where status = 'running';
+
+comment on table public.dlq_processing_log is
+$$One run of the processor. A run with nothing to do is here too: this is the heartbeat.$$;
+comment on column public.dlq_processing_log.id is 'Ascending, with gaps.';
+comment on column public.dlq_processing_log.processed_at is 'When the run began.';
+comment on column public.dlq_processing_log.duration is 'How long it took, up to its last recorded pass.';
+comment on column public.dlq_processing_log.entries_processed is 'Entries delivered in this run.';
+comment on column public.dlq_processing_log.entries_failed is 'Attempts that failed in this run, whether or not retries are left.';
+comment on column public.dlq_processing_log.dispatched is 'Attempts handed to the sender in this run.';
+comment on column public.dlq_processing_log.unanswered is 'Attempts given up without an answer in this run.';
+comment on column public.dlq_processing_log.status is 'running, ok, error, or interrupted: it ended without saying so.';
+comment on column public.dlq_processing_log.error_message is 'What went wrong, beginning with the SQLSTATE.';
+
+create unlogged table dlq.in_flight (
+  entry_id uuid not null,
+  request_id bigint not null,
+  dispatched_at timestamptz not null,
+  missing_since timestamptz,
+  net_oid oid not null,
+  attempt integer not null,
+  timeout_ms integer not null,
+  echoed boolean not null default false,
+  service text not null,
+  digest bytea not null,
+  constraint in_flight_pkey primary key (entry_id)
+);
+alter table dlq.in_flight enable row level security;
+create index in_flight_service_digest on dlq.in_flight (service, digest);
+create index in_flight_request on dlq.in_flight (request_id);
+
+comment on table dlq.in_flight is
+$$A request handed to pg_net and not yet settled.
+Unlogged, because pg_net's own tables are: a crash or a failover empties all of them at the same moment, and an
+entry in processing without a row here is one whose request is gone.$$;
+comment on column dlq.in_flight.entry_id is 'The entry in webhook_dlq.';
+comment on column dlq.in_flight.request_id is 'What net.http_post() returned.';
+comment on column dlq.in_flight.dispatched_at is 'By the real clock, as pg_net''s times are.';
+comment on column dlq.in_flight.missing_since is 'Since when it is neither queued nor answered. Null while it is one of them.';
+comment on column dlq.in_flight.net_oid is 'The oid of net._http_response then: another oid means other request ids.';
+comment on column dlq.in_flight.attempt is 'Its number among the entry''s attempts, from 1.';
+comment on column dlq.in_flight.timeout_ms is 'How long the sender waits for the answer, in milliseconds.';
+comment on column dlq.in_flight.echoed is 'The handler has stored this failure again: it has not been delivered, whatever it answers.';
+comment on column dlq.in_flight.service is 'The entry''s service.';
+comment on column dlq.in_flight.digest is 'SHA-256 of the body, by which an echo is recognised.';
+
+create table dlq.delivery_attempts (
+  entry_id uuid not null,
+  dispatched_at timestamptz not null,
+  settled_at timestamptz not null,
+  request_id bigint,
+  attempt integer not null,
+  status_code integer,
+  outcome text not null,
+  service text not null,
+  error text,
+  reply text,
+  constraint delivery_attempts_pkey primary key (entry_id, attempt),
+  constraint outcome_is_known check (
+    outcome in ('delivered', 'http_error', 'network_error', 'echoed', 'unanswered', 'not_sent'))
+);
+alter table dlq.delivery_attempts enable row level security;
+
+comment on table dlq.delivery_attempts is
+$$One attempt, written once, when it is settled. History: never updated.
+There is no foreign key to webhook_dlq: what happened outlives the entry, and the check would cost every attempt.$$;
+comment on column dlq.delivery_attempts.entry_id is 'The entry in webhook_dlq.';
+comment on column dlq.delivery_attempts.dispatched_at is 'When it was handed to the sender, by the real clock.';
+comment on column dlq.delivery_attempts.settled_at is 'When its outcome was recorded.';
+comment on column dlq.delivery_attempts.request_id is 'pg_net''s id of the request. Not unique: ids restart after a crash.';
+comment on column dlq.delivery_attempts.attempt is 'Its number among the entry''s attempts, from 1. Sent as dlq-attempt.';
+comment on column dlq.delivery_attempts.status_code is 'The HTTP status, where there was an answer.';
+comment on column dlq.delivery_attempts.outcome is
+$$delivered: 2xx. http_error: another status, or a redirect. network_error: no answer, for a known reason.
+echoed: the handler stored the failure again. unanswered: nobody knows. not_sent: the request could not be made.$$;
+comment on column dlq.delivery_attempts.service is 'The entry''s service.';
+comment on column dlq.delivery_attempts.error is 'What went wrong, in the sender''s or PostgreSQL''s words.';
+comment on column dlq.delivery_attempts.reply is 'The first 1,000 bytes of the answer''s body.';
+
+create table dlq.endpoints (
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  timeout_ms integer not null default 5000,
+  max_in_flight integer not null default 20,
+  enabled boolean not null default true,
+  allow_http boolean not null default false,
+  service text not null,
+  url text not null,
+  headers jsonb not null default '{}',
+  retry_schedule interval[],
+  constraint endpoints_pkey primary key (service),
+  constraint service_is_a_slug check (service = '*' or service ~ '^[a-z0-9][a-z0-9_-]{0,62}$'),
+  -- scheme, host without user information, optional port, then printable ASCII: what libcurl takes as it is
+  constraint url_is_http check (
+    url ~ '^https?://([a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?$'
+    or service = '*' and url ~ '^https?://([a-zA-Z0-9._{}-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?$'),
+  constraint https_unless_allowed check (allow_http or url like 'https://%'),
+  constraint template_names_the_service check ((service = '*') = (position('{service}' in url) > 0)),
+  constraint timeout_is_bounded check (timeout_ms between 1 and 30000),
+  constraint max_in_flight_is_bounded check (max_in_flight between 1 and 10000),
+  constraint headers_are_an_object check (jsonb_typeof(headers) = 'object'),
+  constraint headers_are_sendable check (not jsonb_path_exists(headers,
+    '$.keyvalue() ? (@.value.type() != "string" || @.value like_regex "[\\x00-\\x1f\\x7f]"
+      || !(@.key like_regex "^[!#$%&''*+.^_`|~0-9A-Za-z-]+$")
+      || @.key like_regex "^(host|content-length|content-type|transfer-encoding|user-agent|webhook-id|idempotency-key|dlq-attempt)$" flag "i")')),
+  constraint retry_schedule_is_ordered_waits check (
+    retry_schedule is null
+    or (cardinality(retry_schedule) between 1 and 50 and array_position(retry_schedule, null) is null
+      and interval '0' < all (retry_schedule) and interval '30 days' >= all (retry_schedule)))
+);
+alter table dlq.endpoints enable row level security;
+
+comment on table dlq.endpoints is
+$$Where a service's webhooks are retried. The row * is the template for services that have none of their own.$$;
+comment on column dlq.endpoints.created_at is 'When it was set first.';
+comment on column dlq.endpoints.updated_at is 'When it was set last.';
+comment on column dlq.endpoints.timeout_ms is 'How long the sender waits for the whole answer: 1 to 30000 milliseconds.';
+comment on column dlq.endpoints.max_in_flight is 'At most this many of its requests are under way at once.';
+comment on column dlq.endpoints.enabled is 'If false, its entries wait.';
+comment on column dlq.endpoints.allow_http is 'Whether url may be http: the payload then crosses the network in the clear.';
+comment on column dlq.endpoints.service is 'As in webhook_dlq.service, or * for the template.';
+comment on column dlq.endpoints.url is 'POSTed to. In the template, {service} stands for the service.';
+comment on column dlq.endpoints.headers is 'Sent with every attempt, one JSON object of strings. Anyone who may read pg_net''s queue can read them.';
+comment on column dlq.endpoints.retry_schedule is 'The waits before each retry. Null: the one in dlq.settings.';
+
+create table dlq.endpoint_state (
+  paused_at timestamptz,
+  paused_until timestamptz,
+  service text not null,
+  paused_by text,
+  pause_reason text,
+  constraint endpoint_state_pkey primary key (service),
+  constraint service_is_a_slug check (service = '*' or service ~ '^[a-z0-9][a-z0-9_-]{0,62}$'),
+  constraint a_pause_says_who_and_why check ((paused_at is null) = (paused_by is null) and (paused_at is null) = (pause_reason is null))
+);
+alter table dlq.endpoint_state enable row level security;
+
+comment on table dlq.endpoint_state is
+$$The moving part of an endpoint, apart from its configuration. The row * speaks for all of them.$$;
+comment on column dlq.endpoint_state.paused_at is 'Since when nothing is sent to it. Null if it is not paused.';
+comment on column dlq.endpoint_state.paused_until is 'When the pause ends by itself. Null: when somebody resumes it.';
+comment on column dlq.endpoint_state.service is 'As in webhook_dlq.service, or * for everything.';
+comment on column dlq.endpoint_state.paused_by is 'The role that paused it.';
+comment on column dlq.endpoint_state.pause_reason is 'Why.';
+
+create table dlq.settings (
+  singleton boolean not null default true,
+  system_identifier bigint not null,
+  database_oid oid not null,
+  cycle_minutes integer not null default 5,
+  cycle_budget interval not null default '4 minutes',
+  silence_alert interval not null default '10 minutes',
+  retry_schedule interval[] not null default '{5 min,15 min,1 h,4 h,12 h}',
+  jitter double precision not null default 0.1,
+  max_unanswered integer not null default 10,
+  max_in_flight integer not null default 1000,
+  constraint settings_pkey primary key (singleton),
+  constraint there_is_one_row check (singleton),
+  constraint cycle_divides_the_hour check (cycle_minutes between 1 and 30 and 60 % cycle_minutes = 0),
+  constraint cycle_budget_is_bounded check (cycle_budget between '1 second' and '1 hour'),
+  constraint silence_alert_is_bounded check (silence_alert between '1 minute' and '1 day'),
+  constraint jitter_is_a_share check (jitter between 0 and 1),
+  constraint max_unanswered_is_positive check (max_unanswered >= 1),
+  constraint max_in_flight_is_bounded check (max_in_flight between 1 and 100000),
+  constraint retry_schedule_is_ordered_waits check (
+    cardinality(retry_schedule) between 1 and 50 and array_position(retry_schedule, null) is null
+    and interval '0' < all (retry_schedule) and interval '30 days' >= all (retry_schedule))
+);
+alter table dlq.settings enable row level security;
+insert into dlq.settings (system_identifier, database_oid)
+select c.system_identifier, d.oid
+from pg_catalog.pg_control_system() as c, pg_catalog.pg_database as d
+where d.datname = current_database();
+
+comment on table dlq.settings is 'The settings: one row.';
+comment on column dlq.settings.singleton is 'Always true: there is one row.';
+comment on column dlq.settings.system_identifier is 'Of the server that is production. Elsewhere (a restored dump, a clone) nothing is called.';
+comment on column dlq.settings.database_oid is 'Of the database that is production.';
+comment on column dlq.settings.cycle_minutes is 'The cron job runs every so many minutes: a divisor of 60, up to 30. Takes effect with dlqctl migrate.';
+comment on column dlq.settings.cycle_budget is 'A run stops handing out work after this time, or earlier: see dlq.run_cycle().';
+comment on column dlq.settings.silence_alert is 'A processor silent for longer than this is reported.';
+comment on column dlq.settings.retry_schedule is 'The waits before each retry; their number is the number of retries.';
+comment on column dlq.settings.jitter is 'A wait is lengthened by a random share of itself, up to this.';
+comment on column dlq.settings.max_unanswered is 'An entry with so many unanswered attempts is failed.';
+comment on column dlq.settings.max_in_flight is 'With a sender other than pg_net: at most so many requests under way in all. pg_net''s own batch size decides there.';
