@@ -40,13 +40,12 @@ def connect(dsn: str | None = None, *, autocommit: bool = False) -> psycopg.Conn
     """
     conninfo = resolve_dsn(dsn)
     given = conninfo_to_dict(conninfo)
-    defaults: dict[str, str | int] = {"application_name": "dlqctl", "connect_timeout": 10}
-    if "PGAPPNAME" in os.environ:
-        del defaults["application_name"]
-    if "PGCONNECT_TIMEOUT" in os.environ:
-        del defaults["connect_timeout"]
+    if "application_name" not in given and "PGAPPNAME" not in os.environ:
+        conninfo = make_conninfo(conninfo, application_name="dlqctl")
+    if "connect_timeout" not in given and "PGCONNECT_TIMEOUT" not in os.environ:
+        conninfo = make_conninfo(conninfo, connect_timeout=10)
     try:
-        return psycopg.connect(conninfo, autocommit=autocommit, **{k: v for k, v in defaults.items() if k not in given})
+        return psycopg.connect(conninfo, autocommit=autocommit)
     except psycopg.OperationalError as error:
         raise CannotConnect(
             f"cannot connect: {' '.join(str(error).split())}",

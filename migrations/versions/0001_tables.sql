@@ -195,7 +195,7 @@ create table dlq.endpoints (
     '$.keyvalue() ? (@.value.type() != "string" || @.value like_regex "[\\x00-\\x1f\\x7f]"
       || !(@.key like_regex "^[!#$%&''*+.^_`|~0-9A-Za-z-]+$")
       || @.key like_regex "^(host|content-length|content-type|transfer-encoding|user-agent|webhook-id|idempotency-key|dlq-attempt)$" flag "i")')),
-  constraint retry_schedule_is_ordered_waits check (
+  constraint retry_schedule_is_waits check (
     retry_schedule is null
     or (cardinality(retry_schedule) between 1 and 50 and array_position(retry_schedule, null) is null
       and interval '0' < all (retry_schedule) and interval '30 days' >= all (retry_schedule)))
@@ -237,6 +237,7 @@ comment on column dlq.endpoint_state.pause_reason is 'Why.';
 
 create table dlq.settings (
   singleton boolean not null default true,
+  installed_at timestamptz not null default now(),
   system_identifier bigint not null,
   database_oid oid not null,
   cycle_minutes integer not null default 5,
@@ -254,7 +255,7 @@ create table dlq.settings (
   constraint jitter_is_a_share check (jitter between 0 and 1),
   constraint max_unanswered_is_positive check (max_unanswered >= 1),
   constraint max_in_flight_is_bounded check (max_in_flight between 1 and 100000),
-  constraint retry_schedule_is_ordered_waits check (
+  constraint retry_schedule_is_waits check (
     cardinality(retry_schedule) between 1 and 50 and array_position(retry_schedule, null) is null
     and interval '0' < all (retry_schedule) and interval '30 days' >= all (retry_schedule))
 );
@@ -266,6 +267,7 @@ where d.datname = current_database();
 
 comment on table dlq.settings is 'The settings: one row.';
 comment on column dlq.settings.singleton is 'Always true: there is one row.';
+comment on column dlq.settings.installed_at is 'When dlqctl was installed here.';
 comment on column dlq.settings.system_identifier is 'Of the server that is production. Elsewhere (a restored dump, a clone) nothing is called.';
 comment on column dlq.settings.database_oid is 'Of the database that is production.';
 comment on column dlq.settings.cycle_minutes is 'The cron job runs every so many minutes: a divisor of 60, up to 30. Takes effect with dlqctl migrate.';
@@ -275,3 +277,24 @@ comment on column dlq.settings.retry_schedule is 'The waits before each retry; t
 comment on column dlq.settings.jitter is 'A wait is lengthened by a random share of itself, up to this.';
 comment on column dlq.settings.max_unanswered is 'An entry with so many unanswered attempts is failed.';
 comment on column dlq.settings.max_in_flight is 'With a sender other than pg_net: at most so many requests under way in all. pg_net''s own batch size decides there.';
+
+-- What to say to somebody who breaks one of these: dlq.set_endpoint() gives it as the hint.
+comment on constraint service_is_a_slug on dlq.endpoints is
+'service: 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or a digit; or * for the template.';
+comment on constraint url_is_http on dlq.endpoints is
+'url: http(s)://host[:port][/path][?query], without user information, blanks or letters beyond ASCII.';
+comment on constraint https_unless_allowed on dlq.endpoints is
+'Use https, or say allow_http => true (dlqctl endpoints set --allow-http): the payload then crosses the network in the clear.';
+comment on constraint template_names_the_service on dlq.endpoints is
+'The url of * must contain {service}, and no other may.';
+comment on constraint timeout_is_bounded on dlq.endpoints is 'timeout_ms: 1 to 30000 milliseconds.';
+comment on constraint max_in_flight_is_bounded on dlq.endpoints is 'max_in_flight: 1 to 10000.';
+comment on constraint headers_are_an_object on dlq.endpoints is 'headers: a JSON object, {"name": "value", ...}.';
+comment on constraint headers_are_sendable on dlq.endpoints is
+'headers: names and string values without control characters; not Host, Content-Type, Content-Length, Transfer-Encoding, User-Agent, webhook-id, Idempotency-Key or dlq-attempt.';
+comment on constraint retry_schedule_is_waits on dlq.endpoints is
+'retry_schedule: 1 to 50 waits, each longer than nothing and at most 30 days, for example {5 min,1 h}.';
+
+alter table dlq.alembic_version enable row level security;
+comment on table dlq.alembic_version is 'The revision of the tables. Functions, views, triggers, policies and grants have none: they are compared.';
+comment on schema dlq is 'dlqctl: the dead-letter queue''s code and its inner tables. What people name is in public.';

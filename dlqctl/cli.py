@@ -1,0 +1,339 @@
+"""The command line. Each command loads what it needs, so that `dlqctl --help` is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dlqctl import __version__
+from dlqctl.errors import CannotConnect, DlqctlError
+
+if TYPE_CHECKING:
+    import psycopg
+
+_FORMATS = click.Choice(["table", "json", "csv"])
+
+
+class _Lines(click.Group):
+    """Commands in the order in which a person meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Lines, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--dsn", metavar="DSN", help="Connection string. Else DLQCTL_DATABASE_URL, DATABASE_URL, or libpq's own.")
+@click.option("--debug", is_flag=True, help="Show the trace of an error.")
+@click.version_option(__version__, message="dlqctl %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, dsn: str | None, debug: bool) -> None:
+    """A dead-letter queue for webhooks that lives in PostgreSQL.
+
+    Failed webhooks are rows of webhook_dlq; pg_cron retries them through pg_net. This command installs that,
+    verifies it, and asks how it is. Exit status: 0 ok, 1 the answer is no, 2 usage, 3 cannot connect.
+    """
+    ctx.obj = {"dsn": dsn, "debug": debug}
+
+
+def _database(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the option --dsn, before or after its name, as the argument `dsn`."""
+
+    @click.option("--dsn", metavar="DSN", help="As before the command.")
+    @click.pass_context
+    @wraps(command)
+    def with_dsn(ctx: click.Context, /, dsn: str | None, **arguments: Any) -> Any:
+        return command(dsn=dsn or ctx.obj["dsn"], **arguments)
+
+    return with_dsn
+
+
+def _format(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--format", "output_format", type=_FORMATS, default="table", show_default=True)(command)
+
+
+@cli.command()
+@click.option("--sql", "as_sql", is_flag=True, help="Print everything as SQL, and connect to nothing.")
+@click.option("--check", is_flag=True, help="Change nothing; exit 1 if anything would change.")
+@click.option("--no-cron", is_flag=True, help="Do not schedule: another scheduler runs `dlqctl process`.")
+@click.option("--net-worker", is_flag=True, help="There is no pg_net: `dlqctl net-worker` sends.")
+@click.option("--this-is-production", is_flag=True, help="This database is not a copy, or not any more: send from it.")
+@_database
+def migrate(
+    dsn: str | None, as_sql: bool, check: bool, no_cron: bool, net_worker: bool, this_is_production: bool
+) -> None:
+    """Install or upgrade, and schedule. Run again, it repairs."""
+    from dlqctl import migrate as module
+    from dlqctl.output import say
+
+    if as_sql:
+        click.echo(module.print_sql(cron=not no_cron, net_worker=net_worker), nl=False)
+        return
+    report = module.migrate(
+        dsn,
+        cron=not no_cron,
+        net_worker=net_worker,
+        check=check,
+        this_is_production=this_is_production,
+        on_wait=say,
+    )
+    for change in report.changed:
+        click.echo(change)
+    if check:
+        say(f"{len(report.changed)} differ: dlqctl migrate" if report.changed else "nothing differs")
+        raise SystemExit(1 if report.changed else 0)
+    say(f"revision {report.revision}, {len(report.changed)} changed; sender: {report.sender}")
+    if report.sender == "net-worker":
+        say("keep this running: dlqctl net-worker")
+    if not report.cron:
+        say("run this every five minutes from a scheduler: dlqctl process")
+
+
+@cli.command("verify-cron")
+@_format
+@_database
+def verify_cron(dsn: str | None, output_format: str) -> None:
+    """Check pg_cron and our jobs: row by row, and whether they run. Exit 1 if anything is wrong."""
+    _print_checks(dsn, "select * from dlq.cron_checks()", output_format)
+
+
+@cli.command()
+@_format
+@_database
+def health(dsn: str | None, output_format: str) -> None:
+    """How the queue is, one line a check. Exit 1 if anything is wrong."""
+    _print_checks(dsn, "select name, level, detail, remediation from dlq.health", output_format)
+
+
+@cli.command()
+@_format
+@_database
+def process(dsn: str | None, output_format: str) -> None:
+    """Run a cycle now: what the cron job does."""
+    from dlqctl import process as module
+    from dlqctl.output import print_rows
+
+    run = module.process(dsn)
+    print_rows(list(run), [list(run.values())], output_format)
+    if run["status"] != "ok":
+        raise DlqctlError(f"the cycle ended with an error: {run['error_message']}", "dlqctl health")
+
+
+@cli.command()
+@click.argument("service", required=False)
+@click.option("--reason", required=True, help="Why; whoever is on call next reads it.")
+@_database
+def pause(dsn: str | None, service: str | None, reason: str) -> None:
+    """Stop sending to SERVICE, or to all. Webhooks still come in, and use up no retries."""
+    from dlqctl.output import say
+
+    with _connection(dsn) as connection:
+        connection.execute("select dlq.pause(%s, %s)", (reason, service))
+    say(f"paused: {service or 'everything'}. To go on: dlqctl resume{' ' + service if service else ''}")
+
+
+@cli.command()
+@click.argument("service", required=False)
+@_database
+def resume(dsn: str | None, service: str | None) -> None:
+    """Send to SERVICE again, or end the pause of everything. Exit 1 if there was no pause."""
+    from dlqctl.output import say
+
+    with _connection(dsn) as connection:
+        row = connection.execute("select dlq.resume(%s)", (service,)).fetchone()
+    if not (row and row[0]):
+        raise DlqctlError(f"{service or 'everything'} was not paused", "dlqctl health shows what is")
+    say(f"resumed: {service or 'everything'}")
+
+
+@cli.group(cls=_Lines)
+def endpoints() -> None:
+    """Where each service's webhooks are retried."""
+
+
+@endpoints.command("list")
+@_format
+@_database
+def endpoints_list(dsn: str | None, output_format: str) -> None:
+    """List the endpoints. * is the template for services without one of their own."""
+    from dlqctl.endpoints import COLUMNS, list_endpoints
+    from dlqctl.output import print_rows
+
+    with _connection(dsn) as connection:
+        print_rows(COLUMNS, list_endpoints(connection), output_format)
+
+
+@endpoints.command("set")
+@click.argument("service")
+@click.argument("url")
+@click.option("--allow-http/--https-only", default=None, help="Whether the URL may be http: in the clear.")
+@click.option("--timeout", "timeout_ms", type=int, metavar="MS", help="1 to 30000; 5000 unless set.")
+@click.option("--max-in-flight", type=int, metavar="N", help="Requests under way at once; 20 unless set.")
+@click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent with every attempt; repeatable.")
+@click.option("--retry-schedule", metavar="WAITS", help="As in '5 min,15 min,1 h'. Else the one in dlq.settings.")
+@click.option("--enable/--disable", "enabled", default=None, help="A disabled endpoint's entries wait.")
+@_database
+def endpoints_set(
+    dsn: str | None, service: str, url: str, headers: tuple[str, ...], retry_schedule: str | None, **options: Any
+) -> None:
+    """Say where SERVICE is retried. SERVICE * is the template; its URL contains {service}."""
+    from psycopg.types.json import Jsonb
+
+    from dlqctl.output import say
+
+    parsed = dict(_header(header) for header in headers)
+    with _connection(dsn) as connection:
+        connection.execute(
+            """
+            select dlq.set_endpoint(
+              service => %(service)s, url => %(url)s, allow_http => %(allow_http)s, timeout_ms => %(timeout_ms)s,
+              max_in_flight => %(max_in_flight)s, headers => %(headers)s,
+              retry_schedule => string_to_array(%(retry_schedule)s, ',')::interval[], enabled => %(enabled)s)
+            """,
+            {
+                "service": service,
+                "url": url,
+                "headers": Jsonb(parsed) if parsed else None,
+                "retry_schedule": retry_schedule,
+                **options,
+            },
+        )
+    say(f"set: {service}. To try it: dlqctl endpoints test {'SERVICE' if service == '*' else service}")
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise click.BadParameter(f"{text!r} is not 'NAME: VALUE'", param_hint="--header")
+    return name.strip(), value.strip()
+
+
+@endpoints.command("remove")
+@click.argument("service")
+@_database
+def endpoints_remove(dsn: str | None, service: str) -> None:
+    """Remove SERVICE's endpoint. Its entries follow the template, or wait."""
+    from dlqctl.output import say
+
+    with _connection(dsn) as connection:
+        row = connection.execute("select dlq.remove_endpoint(%s)", (service,)).fetchone()
+    if not (row and row[0]):
+        raise DlqctlError(f"{service} has no endpoint of its own", "dlqctl endpoints list")
+    say(f"removed: {service}")
+
+
+@endpoints.command("test")
+@click.argument("service")
+@_format
+@_database
+def endpoints_test(dsn: str | None, service: str, output_format: str) -> None:
+    """Store a marked entry for SERVICE, send it now, and tell how it went. Exit 1 unless it was taken."""
+    from dataclasses import asdict
+
+    from dlqctl.endpoints import try_endpoint
+    from dlqctl.output import print_rows
+
+    with _connection(dsn) as connection:
+        trial = asdict(try_endpoint(connection, service))
+    trial["seconds"] = round(trial["seconds"], 1)
+    if output_format == "table":
+        print_rows(("what", "answer"), trial.items(), output_format)
+    else:
+        print_rows(list(trial), [list(trial.values())], output_format)
+    if trial["outcome"] != "delivered":
+        raise DlqctlError(f"{service} did not take it", "the test entry is discarded; nothing is left to retry")
+
+
+@cli.command("net-worker")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option("--concurrency", type=click.IntRange(1), default=1000, show_default=True, help="Requests at a time, each.")
+@_database
+def net_worker(dsn: str | None, workers: int, concurrency: int) -> None:
+    """Send requests in the place of pg_net, until stopped. Several may run side by side."""
+    from dlqctl.net_worker import run
+
+    run(dsn, workers=workers, concurrency=concurrency)
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.option("--cycle-minutes", type=click.IntRange(1, 30), default=5, show_default=True, help="pg_cron's interval.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def sandbox(cycle_minutes: int, command: tuple[str, ...]) -> None:
+    """A throw-away server with everything installed: print its DSN, or run COMMAND in it.
+
+    COMMAND finds it through the PG* variables. Afterwards the server is gone.
+    """
+    from dlqctl.sandbox import main as run
+
+    raise SystemExit(run(command, cycle_minutes=cycle_minutes))
+
+
+@cli.command()
+def demo() -> None:
+    """200 failed webhooks, retried by pg_cron in a throw-away server, in under four minutes."""
+    from dlqctl.demo import main as run
+
+    raise SystemExit(run())
+
+
+def _connection(dsn: str | None) -> psycopg.Connection:
+    from dlqctl.connection import connect
+
+    return connect(dsn, autocommit=True)
+
+
+def _print_checks(dsn: str | None, query: str, output_format: str) -> None:
+    from dlqctl.output import print_checks
+
+    with _connection(dsn) as connection:
+        rows = connection.execute(query.encode()).fetchall()
+    print_checks(rows, output_format)
+    raise SystemExit(1 if any(row[1] == "error" for row in rows) else 0)
+
+
+def _explain(error: Exception) -> DlqctlError | None:
+    """Put an error of the database into words for a person; None for what is no such error."""
+    if isinstance(error, DlqctlError):
+        return error
+    psycopg = sys.modules.get("psycopg")
+    if psycopg is None or not isinstance(error, psycopg.Error):
+        return None
+    said = error.diag.message_primary or " ".join(str(error).split())
+    errors = psycopg.errors
+    if isinstance(error, errors.InvalidSchemaName | errors.UndefinedTable | errors.UndefinedFunction):
+        return DlqctlError(f"dlqctl is not, or not wholly, in this database: {said}", "dlqctl migrate")
+    if isinstance(error, errors.InsufficientPrivilege):
+        return DlqctlError(said, "ask for a role: grant dlq_admin to ROLE (or dlq_reader, to look)")
+    if isinstance(error, errors.ReadOnlySqlTransaction):
+        return DlqctlError(f"{said}: this is a standby, or a read-only session", "connect to the primary")
+    if isinstance(error, psycopg.OperationalError) and error.diag.sqlstate is None:
+        return CannotConnect(f"the connection was lost: {said}", "run it again")
+    return DlqctlError(said, error.diag.message_hint)
+
+
+def main() -> None:
+    """Run the command line and exit. An error is one line that names what to type next."""
+    debug = "--debug" in sys.argv
+    try:
+        result = cli.main(standalone_mode=False)
+        raise SystemExit(result if isinstance(result, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(2) from None
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("dlqctl: stopped", err=True)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+    except Exception as error:
+        explained = _explain(error)
+        if debug or explained is None:
+            raise
+        hint = f" -> {explained.hint}" if explained.hint else ""
+        click.echo(f"dlqctl: {explained.message.rstrip('.')}{hint}", err=True)
+        raise SystemExit(explained.exit_code) from None

@@ -1,0 +1,236 @@
+"""Installing and upgrading: the revisions, then the code, then the schedule, in one transaction."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import psycopg
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from dlqctl import __version__, definitions, preflight
+from dlqctl.bundle import MIGRATIONS, SQL
+from dlqctl.connection import connect
+from dlqctl.errors import DlqctlError
+
+_WAITS = (0.2, 0.5, 1, 2, 4, 8, 8, 8)
+"""Seconds between tries. A try waits for a lock two seconds at most, so that nobody waits for it longer."""
+
+_WORTH_ANOTHER_TRY = (
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.UniqueViolation,  # two who create the same role, or the same extension, at once
+)
+
+_IS_PRODUCTION = """
+    update dlq.settings
+    set system_identifier = c.system_identifier, database_oid = d.oid
+    from pg_control_system() as c, pg_database as d
+    where d.datname = current_database()
+"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What migrate has done, or with `check` would do. `changed` is empty if there was nothing to do."""
+
+    revision: str
+    sender: str
+    cron: bool
+    changed: list[str] = field(default_factory=list)
+
+
+def migrate(
+    dsn: str | None = None,
+    *,
+    cron: bool = True,
+    net_worker: bool = False,
+    check: bool = False,
+    this_is_production: bool = False,
+    on_wait: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """Install or upgrade the bundle in the database of `dsn`, or with `check` only tell what would change.
+
+    All of it happens in one transaction, under the engine's lock, with a lock_timeout of two seconds;
+    when something stands in the way it is rolled back and tried again for about half a minute, and
+    `on_wait` is told why. Raises DlqctlError, before anything is changed, where it cannot be done.
+    """
+    for wait in (*_WAITS, None):
+        try:
+            with connect(dsn) as raw, _alembic_connection(raw) as connection:
+                report = _migrate(connection, raw, cron, net_worker, this_is_production, apply=not check)
+                if check:
+                    connection.rollback()
+                else:
+                    connection.commit()
+                return report
+        except (psycopg.Error, sqlalchemy.exc.DBAPIError) as error:
+            cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+            assert isinstance(cause, psycopg.Error)
+            if wait is None or not _is_worth_another_try(cause):
+                raise _explained(cause) from error
+            on_wait(f"{cause.diag.message_primary or cause}; trying again in {wait} s")
+            time.sleep(wait)
+    raise AssertionError
+
+
+def print_sql(*, cron: bool = True, net_worker: bool = False) -> str:
+    """Everything that migrate does on a new database, as SQL. Connects to nothing."""
+    afterwards = ["reset role;"]
+    if net_worker:
+        afterwards += [definitions.net_schema(), f"set local role {definitions.OWNER};"]
+        afterwards += [*definitions.net_everything(), "reset role;"]
+    else:
+        afterwards += ["create extension if not exists pg_net;", _owner_may_call_pg_net()]
+    if cron:
+        afterwards += ["create extension if not exists pg_cron;", "select dlq.schedule_jobs();"]
+    output = io.StringIO()
+    config = _config(afterwards=afterwards)
+    config.output_buffer = output
+    command.upgrade(config, "head", sql=True)
+    return output.getvalue()
+
+
+def _migrate(
+    connection: sqlalchemy.Connection,
+    raw: psycopg.Connection,
+    cron: bool,
+    net_worker: bool,
+    this_is_production: bool,
+    *,
+    apply: bool,
+) -> Report:
+    preflight.check(raw, cron=cron, net_worker=net_worker)
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    assert head
+    revision = _revision(raw)
+    is_current = revision == head
+
+    changed = [] if is_current else [f"revision {head}"]
+    if apply:
+        changed += _upgrade(connection)
+    elif is_current:
+        raw.execute(definitions.PREPARE.encode())
+        changed += definitions.lay_down(raw, apply=False)
+        raw.execute("reset role")
+    else:
+        changed.append("all functions, views, triggers, policies and grants that differ")
+
+    pg_net = preflight.look_at(raw, "pg_net")
+    uses_pg_net = bool(pg_net.installed or pg_net.available)
+    changed += _provide_pg_net(raw, apply=apply) if uses_pg_net else _provide_net_schema(raw, apply=apply)
+
+    if apply and this_is_production and raw.execute("select where dlq._is_production()").rowcount == 0:
+        raw.execute(_IS_PRODUCTION)
+        changed.append("this database is production now")
+    if cron:
+        changed += _schedule(raw, apply=apply, is_current=is_current)
+    return Report(head, "pg_net" if uses_pg_net else "net-worker", cron, changed)
+
+
+def _upgrade(connection: sqlalchemy.Connection) -> list[str]:
+    """Run the revisions and lay down the code, through migrations/env.py. Returns what was different."""
+    config = _config(connection=connection)
+    command.upgrade(config, "head")
+    connection.exec_driver_sql("reset role")
+    changed: list[str] = config.attributes["changed"]
+    return changed
+
+
+def _provide_pg_net(raw: psycopg.Connection, *, apply: bool) -> list[str]:
+    missing = not preflight.look_at(raw, "pg_net").installed
+    if apply:
+        raw.execute("create extension if not exists pg_net")
+        raw.execute(_owner_may_call_pg_net().encode())
+    return ["extension pg_net"] if missing else []
+
+
+def _provide_net_schema(raw: psycopg.Connection, *, apply: bool) -> list[str]:
+    if raw.execute("select where to_regnamespace('net') is null").rowcount:
+        if not apply:
+            return ["schema net"]
+        raw.execute(definitions.net_schema().encode())
+    raw.execute(f"set local role {definitions.OWNER}".encode())
+    changed = definitions.lay_down_net(raw, apply=apply)
+    raw.execute("reset role")
+    return changed
+
+
+def _schedule(raw: psycopg.Connection, *, apply: bool, is_current: bool) -> list[str]:
+    if not preflight.look_at(raw, "pg_cron").installed:
+        if not apply:
+            return ["extension pg_cron", "its jobs"]
+        raw.execute("create extension if not exists pg_cron")
+    if not apply and not is_current:
+        return ["cron jobs that differ"]
+    # Where nothing is applied, the transaction is rolled back, and with it what this has scheduled.
+    return [f"cron job {name}" for (name,) in raw.execute("select dlq.schedule_jobs()").fetchall()]
+
+
+def _owner_may_call_pg_net() -> str:
+    return (SQL / "access/pg_net.sql").read_text()
+
+
+@contextmanager
+def _alembic_connection(raw: psycopg.Connection) -> Iterator[sqlalchemy.Connection]:
+    """The same session as alembic wants it. Closing it rolls back what was not committed through it."""
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: raw,
+        poolclass=sqlalchemy.StaticPool,
+        pool_reset_on_return=None,
+        use_native_hstore=False,
+    )
+    with engine.connect() as connection:
+        connection.begin()  # else alembic would begin, and commit, a transaction of its own
+        yield connection
+
+
+def _config(**attributes: object) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes.update(attributes)
+    return config
+
+
+def _revision(raw: psycopg.Connection) -> str | None:
+    """The revision of the tables. Raises DlqctlError if this dlqctl does not know it."""
+    if raw.execute("select where to_regclass('dlq.alembic_version') is null").rowcount:
+        return None
+    raw.execute(f"set local role {definitions.OWNER}".encode())
+    row = raw.execute("select version_num from dlq.alembic_version").fetchone()
+    raw.execute("reset role")
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if row and row[0] not in known:
+        raise DlqctlError(
+            f"the database is at revision {row[0]}, which this dlqctl ({__version__}) does not know",
+            "upgrade dlqctl: pip install --upgrade dlqctl. Nothing was changed",
+        )
+    return str(row[0]) if row else None
+
+
+def _is_worth_another_try(error: psycopg.Error) -> bool:
+    return isinstance(error, _WORTH_ANOTHER_TRY) or "tuple concurrently updated" in str(error)
+
+
+def _explained(error: psycopg.Error) -> DlqctlError:
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return DlqctlError(
+            f"a right is missing: {error.diag.message_primary}",
+            "connect as a superuser, or as a role with CREATEROLE that owns the database. Nothing was changed",
+        )
+    if isinstance(error, psycopg.errors.LockNotAvailable):
+        return DlqctlError(
+            "somebody holds a lock on the queue, and migrate does not make others wait behind it",
+            "look for long transactions: select pid, xact_start, query from pg_stat_activity "
+            "where xact_start < now() - interval '1 minute'. Nothing was changed",
+        )
+    return DlqctlError(f"{error.diag.message_primary or error}", error.diag.message_hint or "Nothing was changed")

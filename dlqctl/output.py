@@ -1,0 +1,97 @@
+"""Output: data to stdout, as a table for people, as JSON or CSV for programs; words to stderr.
+
+On a terminal a table may be as wide as the terminal and wraps; in a pipe it is plain text, and no value
+is ever cut.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import click
+
+_COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
+
+
+def say(words: str) -> None:
+    """Say something to the person, on stderr."""
+    click.echo(words, err=True)
+
+
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], output_format: str) -> None:
+    """Print rows as a table, as a JSON array of objects, or as CSV with a header."""
+    rows = list(rows)
+    if output_format == "json":
+        click.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], default=_text, indent=2))
+    elif output_format == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([[_text(value) for value in row] for row in rows])
+    elif sys.stdout.isatty():
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(_text(value)) for value in row))
+        Console(highlight=False).print(table)
+    else:
+        cells = [list(columns), *([_text(value) for value in row] for row in rows)]
+        widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+        for row in cells:
+            click.echo("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_checks(rows: Iterable[Sequence[Any]], output_format: str) -> None:
+    """Print checks (name, level, detail, remediation): a line each, and under what is wrong what to type."""
+    rows = list(rows)
+    if output_format != "table":
+        print_rows(("name", "level", "detail", "remediation"), rows, output_format)
+        return
+    indent = max((len(row[0]) for row in rows), default=0) + 11
+    width = max(shutil.get_terminal_size((80, 24)).columns, indent + 20)
+    in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    for name, level, detail, remediation in rows:
+        shown = click.style(f"{level:<9}", fg=_COLOURS[level]) if in_colour else f"{level:<9}"
+        lines = _wrap(str(detail), width - indent) + [
+            ("-> " if first else "   ") + line
+            for first, line in _first(_wrap(remediation, width - indent - 3) if remediation else [])
+        ]
+        click.echo(f"{shown}{name:<{indent - 9}}{lines[0]}")
+        for line in lines[1:]:
+            click.echo(" " * indent + line)
+
+
+def _first(lines: list[str]) -> list[tuple[bool, str]]:
+    return [(number == 0, line) for number, line in enumerate(lines)]
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Wrap at blanks only: what is to be typed must survive being copied."""
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
+    if isinstance(value, timedelta):
+        return str(timedelta(seconds=round(value.total_seconds(), 1)))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict | list):
+        return json.dumps(value, default=str)
+    return str(value)

@@ -1,0 +1,13 @@
+-- Who may see and touch which rows. What of a row, and by which verb, is for the grants to say.
+-- dlq_owner owns the tables and is bound by none of this; anybody else sees nothing without a policy.
+create policy admins_do_everything on public.webhook_dlq to dlq_admin using (true) with check (true);
+create policy readers_read on public.webhook_dlq for select to dlq_reader using (true);
+create policy writers_store on public.webhook_dlq for insert to dlq_writer with check (true);
+create policy admins_read on public.dlq_processing_log for select to dlq_admin, dlq_reader using (true);
+create policy admins_read on dlq.in_flight for select to dlq_admin, dlq_reader using (true);
+create policy admins_read on dlq.delivery_attempts for select to dlq_admin, dlq_reader using (true);
+create policy admins_do_everything on dlq.endpoints to dlq_admin using (true) with check (true);
+create policy readers_read on dlq.endpoints for select to dlq_reader using (true);
+create policy admins_read on dlq.endpoint_state for select to dlq_admin, dlq_reader using (true);
+create policy admins_do_everything on dlq.settings to dlq_admin using (true) with check (true);
+create policy readers_read on dlq.settings for select to dlq_reader using (true);

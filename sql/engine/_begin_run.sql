@@ -1,0 +1,31 @@
+-- Opens the row of a run. Refuses to run blind: if row level security applied to this function's owner, or the
+-- table were somebody else's, the queue would look empty and every run would be a success.
+-- Runs that stopped reporting a minute ago are dead: they are closed as interrupted.
+create or replace function dlq._begin_run()
+returns bigint
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_id bigint;
+begin
+  if row_security_active('public.webhook_dlq') then
+    raise exception using
+      errcode = 'WD003',
+      message = 'the processor cannot see public.webhook_dlq',
+      detail = format('Row level security applies to %s, which runs it.', current_user),
+      hint = 'dlq_owner must own the table and the functions, without FORCE ROW LEVEL SECURITY. Run: dlqctl migrate --check';
+  end if;
+
+  update public.dlq_processing_log as l
+  set status = 'interrupted'
+  where l.status = 'running'
+    and l.processed_at + coalesce(l.duration, '0') < clock_timestamp() - interval '1 minute';
+
+  insert into public.dlq_processing_log (processed_at)
+  values (clock_timestamp())
+  returning id into v_id;
+  return v_id;
+end
+$$;
+
+comment on function dlq._begin_run() is 'Opens the row of a run in dlq_processing_log, and returns its id. WD003: the processor cannot see the queue.';

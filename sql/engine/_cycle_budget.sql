@@ -1,0 +1,16 @@
+-- For how long a cycle may hand out work: the smallest of the setting, 80 % of the schedule's interval but at most
+-- half of the time after which silence is reported, and 80 % of the session's statement_timeout, which covers a
+-- whole CALL with its commits and cannot be set again inside.
+create or replace function dlq._cycle_budget()
+returns interval
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+select least(
+  s.cycle_budget,
+  s.cycle_minutes * interval '48 seconds',
+  s.silence_alert / 2,
+  0.8 * nullif(current_setting('statement_timeout')::interval, interval '0'))
+from dlq.settings as s
+$$;
+
+comment on function dlq._cycle_budget() is 'For how long a cycle may hand out work in this session.';

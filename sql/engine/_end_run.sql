@@ -1,0 +1,14 @@
+-- Closes the row of a run: ok, or error if a step has left one there.
+create or replace function dlq._end_run(run bigint)
+returns public.dlq_processing_log
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+update public.dlq_processing_log as l
+set
+  status = case when l.error_message is null then 'ok' else 'error' end,
+  duration = clock_timestamp() - l.processed_at
+where l.id = _end_run.run
+returning l.*
+$$;
+
+comment on function dlq._end_run(bigint) is 'Closes the row of a run in dlq_processing_log, and returns it.';

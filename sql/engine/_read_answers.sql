@@ -1,0 +1,79 @@
+-- Reads the answers to requests in flight and settles them: all of them, or those to one entry.
+-- The set-based half of collect_responses(), which redoes it entry by entry when an answer cannot be read.
+-- An answer is believed only for a request in flight with its id, in the same net._http_response, and not created
+-- long before the request. An id that was handed out twice or answered twice makes its attempts unanswered.
+-- v_since: created is the start of the sender's transaction and can precede the dispatch, hence the slack; without
+-- a bound on the indexed column every pass would join all stored responses.
+create or replace function dlq._read_answers(
+  entry_id uuid,
+  out delivered integer,
+  out failed integer,
+  out unanswered integer
+)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_net_oid oid := to_regclass('net._http_response');
+  v_since timestamptz := (select min(f.dispatched_at) from dlq.in_flight as f) - interval '5 minutes';
+begin
+  with answers as (
+    select
+      f.entry_id, r.status_code, r.error_msg, r.headers, r.content,
+      count(*) over (partition by f.request_id) > 1
+        or exists (select from net.http_request_queue as q where q.id = f.request_id) as is_ambiguous,
+      row_number() over (partition by f.entry_id) as nth
+    from dlq.in_flight as f
+      join net._http_response as r
+        on r.id = f.request_id and r.created >= v_since and r.created >= f.dispatched_at - interval '5 minutes'
+    where f.net_oid = v_net_oid
+  ),
+  locked as (
+    select a.*, f.echoed
+    from answers as a
+      join dlq.in_flight as f on f.entry_id = a.entry_id
+    where a.nth = 1
+      and (_read_answers.entry_id is null or a.entry_id = _read_answers.entry_id)
+    for update of f skip locked
+  ),
+  judged as (
+    select
+      l.*,
+      case
+        when l.is_ambiguous then 'unanswered'
+        when l.echoed then 'echoed'
+        when l.error_msg is not null or l.status_code is null then 'network_error'
+        -- pg_net follows redirects: a POST becomes a GET, and its 200 says nothing about the webhook. A Location
+        -- beside a status that has no use for one gives it away; 201 and 202 do have a use for it.
+        when l.status_code between 200 and 299 and l.status_code not in (201, 202) and exists (
+          select from jsonb_object_keys(l.headers) as h (name) where lower(h.name) = 'location') then 'http_error'
+        when l.status_code between 200 and 299 then 'delivered'
+        else 'http_error'
+      end as outcome
+    from locked as l
+  )
+  select s.delivered, s.failed, s.unanswered
+  into delivered, failed, unanswered
+  from (
+    select
+      array_agg(j.entry_id) as entry_ids,
+      array_agg(j.outcome) as outcomes,
+      array_agg(j.status_code) as status_codes,
+      array_agg(case j.outcome
+        when 'unanswered' then 'the answer''s id is not unique: it may be somebody else''s'
+        when 'echoed' then 'the handler stored this failure again'
+        when 'network_error' then coalesce(dlq._snippet(j.error_msg), 'no status')
+        when 'http_error' then
+          case when j.status_code between 200 and 399 then format('redirected (HTTP %s)', j.status_code)
+          else format('HTTP %s', j.status_code) end
+      end) as errors,
+      array_agg(case when j.outcome <> 'unanswered' then dlq._snippet(j.content) end) as replies,
+      array_agg(case when j.outcome = 'http_error' and j.status_code in (429, 503) then dlq._retry_after(j.headers) end) as waits
+    from judged as j
+  ) as a
+    cross join lateral dlq._settle(a.entry_ids, a.outcomes, a.status_codes, a.errors, a.replies, a.waits) as s;
+end
+$$;
+
+comment on function dlq._read_answers(uuid) is
+'Settles the attempts that have an answer: those of one entry, or all if null. Raises if an answer cannot be read.';

@@ -1,0 +1,45 @@
+-- Settles every attempt that has an answer. One transaction; does nothing beside another engine. Entries and requests
+-- that somebody else has locked (an echo being stored) are left for the next pass.
+-- If one answer cannot be read, all are read one by one, and the one at fault is recorded as unanswered.
+create or replace function dlq.collect_responses(out delivered integer, out failed integer, out unanswered integer)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_entry_id uuid;
+  v_one record;
+  v_state text;
+  v_message text;
+begin
+  delivered := 0;
+  failed := 0;
+  unanswered := 0;
+  if not dlq._engine_lock() or to_regclass('net._http_response') is null then
+    return;
+  end if;
+
+  begin
+    select a.delivered, a.failed, a.unanswered into delivered, failed, unanswered from dlq._read_answers(null) as a;
+    return;
+  exception when others then
+    null;  -- the loop below finds out which one it was, and keeps its error
+  end;
+
+  for v_entry_id in select f.entry_id from dlq.in_flight as f order by f.entry_id loop
+    begin
+      select a.* into v_one from dlq._read_answers(v_entry_id) as a;
+    exception when others then
+      get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
+      select s.* into v_one
+      from dlq._settle(
+        array[v_entry_id], array['unanswered'], array[null::integer],
+        array[format('the answer could not be read: %s %s', v_state, v_message)], array[null::text], array[null::interval]) as s;
+    end;
+    delivered := delivered + v_one.delivered;
+    failed := failed + v_one.failed;
+    unanswered := unanswered + v_one.unanswered;
+  end loop;
+end
+$$;
+
+comment on function dlq.collect_responses() is
+'Settles every attempt that has an answer, and returns how many were delivered, failed and unanswered.';

@@ -1,0 +1,48 @@
+-- Hands what is due to the sender. One transaction: an entry is queued in pg_net and recorded here, or neither.
+-- Does nothing beside another engine. WD004: on a copy of production, or without a sender, nothing is sent.
+-- If one request cannot be made, all are made one by one, and the one at fault counts as an attempt, not_sent.
+create or replace function dlq.dispatch_due(out dispatched integer, out failed integer)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_due uuid[];
+  v_entry_id uuid;
+  v_state text;
+  v_message text;
+begin
+  dispatched := 0;
+  failed := 0;
+  if not dlq._engine_lock() then
+    return;
+  end if;
+  if dlq._why_not_sending() is not null then
+    raise exception using errcode = 'WD004', message = dlq._why_not_sending();
+  end if;
+
+  v_due := dlq._claim(dlq._room());
+  if v_due is not null then
+    begin
+      dispatched := dlq._send(v_due);
+    exception when others then
+      foreach v_entry_id in array v_due loop
+        begin
+          dispatched := dispatched + dlq._send(array[v_entry_id]);
+        exception when others then
+          get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
+          failed := failed + (
+            select s.failed
+            from dlq._settle(array[v_entry_id], '{not_sent}', '{}', array[format('%s %s', v_state, v_message)], '{}', '{}') as s);
+        end;
+      end loop;
+    end;
+  end if;
+
+  -- A wake-up of pg_net can be lost while somebody holds its tables. Requests of ours that wait deserve another.
+  if to_regprocedure('net.wake()') is not null and exists (select from dlq.in_flight) then
+    perform net.wake();
+  end if;
+end
+$$;
+
+comment on function dlq.dispatch_due() is
+'Hands what is due to the sender, and returns how many entries were dispatched and how many could not be sent. WD004: nothing may be sent from here.';

@@ -1,0 +1,69 @@
+-- Notices the attempts that will never be answered and gives their entries back. No retry is used up.
+-- Lost is: an entry in processing without a request in flight (a crash or failover emptied the unlogged tables),
+-- a request of another net._http_response (pg_net was dropped and created), or one that has been neither queued
+-- nor answered for its timeout and a minute. Both are looked up in ONE statement: in two, a request that was
+-- answered in between looks lost. The minute: pg_net 0.11 to 0.17 keeps a request in neither while it is sent.
+-- One transaction; does nothing beside another engine.
+create or replace function dlq.requeue_lost(out unanswered integer)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_net_oid oid := to_regclass('net._http_response');
+  v_since timestamptz;
+  v_lost uuid[];
+begin
+  unanswered := 0;
+  if not dlq._engine_lock() then
+    return;
+  end if;
+
+  delete from dlq.in_flight as f
+  where not exists (select from public.webhook_dlq as e where e.id = f.entry_id);
+
+  v_since := (select min(f.dispatched_at) from dlq.in_flight as f) - interval '5 minutes';
+  if v_net_oid is not null and v_since is not null then
+    with missing as (
+      select f.entry_id
+      from dlq.in_flight as f
+      where not exists (select from net.http_request_queue as q where q.id = f.request_id)
+        and not exists (select from net._http_response as r where r.id = f.request_id and r.created >= v_since)
+    )
+    update dlq.in_flight as f
+    set missing_since = case when f.missing_since is null then clock_timestamp() end
+    where f.entry_id in (
+      select changed.entry_id
+      from dlq.in_flight as changed
+      where (changed.missing_since is null) = (changed.entry_id in (select m.entry_id from missing as m))
+      for update skip locked);
+  end if;
+
+  with gone as (
+    select f.entry_id
+    from dlq.in_flight as f
+    where f.net_oid is distinct from v_net_oid
+      or f.missing_since < clock_timestamp() - f.timeout_ms * interval '1 millisecond' - interval '1 minute'
+    for update of f skip locked
+  )
+  select array_agg(lost.entry_id)
+  into v_lost
+  from (
+    select g.entry_id from gone as g
+    union
+    select e.id
+    from public.webhook_dlq as e
+    where e.status = 'processing'
+      and not exists (select from dlq.in_flight as f where f.entry_id = e.id)
+  ) as lost;
+
+  if v_lost is not null then
+    select s.unanswered
+    into unanswered
+    from dlq._settle(
+      v_lost, array_fill('unanswered'::text, array[cardinality(v_lost)]), '{}',
+      array_fill('the request is gone, and so is its answer'::text, array[cardinality(v_lost)]), '{}', '{}') as s;
+  end if;
+end
+$$;
+
+comment on function dlq.requeue_lost() is
+'Gives back the entries whose request is gone without an answer, and returns how many.';

@@ -1,0 +1,33 @@
+-- What the cron job calls: passes over the queue until nothing is due and nothing in flight, or the budget is spent.
+-- Each step is a transaction of its own, so a kill at any moment leaves nothing half done, and nobody waits for a
+-- cycle. The run's row is committed first: if this ends without a word, the row says so.
+-- A procedure that commits can neither be security definer nor carry a set clause: it runs with the caller's rights
+-- and search_path. So it only calls functions, by their full names; they have their own.
+create or replace procedure dlq.run_cycle()
+language plpgsql
+as $$
+declare
+  v_budget interval := dlq._cycle_budget();
+  v_run bigint := dlq._begin_run();
+  v_sent integer;
+  v_wait double precision;
+begin
+  commit;
+  loop
+    perform dlq._step(v_run, 'requeue_lost');
+    commit;
+    perform dlq._step(v_run, 'collect_responses');
+    commit;
+    v_sent := dlq._step(v_run, 'dispatch_due');
+    commit;
+    v_wait := dlq._next_pass(v_run, v_sent, v_budget);
+    commit;
+    exit when v_wait is null;
+    perform pg_catalog.pg_sleep(v_wait);
+  end loop;
+end
+$$;
+
+comment on procedure dlq.run_cycle() is
+$$Passes over the queue until nothing is due and nothing in flight, or its budget is spent. The cron job calls this.
+It commits: call it outside a transaction. Each run is a row of dlq_processing_log.$$;

@@ -1,0 +1,5 @@
+create or replace trigger accept_entry
+before insert on public.webhook_dlq
+for each row execute function dlq._accept_entry();
+
+comment on trigger accept_entry on public.webhook_dlq is 'Completes a new row, and recognises echoes.';

@@ -1,0 +1,80 @@
+-- Stores a failed webhook and returns its id. Give the body as payload, or as raw_body if it may not be JSON; give
+-- headers, so that the echo of a retry is recognised for sure.
+-- The same idempotency key twice for a service returns the first id and stores nothing, whoever comes first.
+-- An echo of a retry returns the id of the entry that was retried.
+create or replace function public.store_dlq_entry(
+  service text,
+  payload jsonb default null,
+  error_message text default null,
+  phone_number text default null,
+  raw_body bytea default null,
+  headers jsonb default null,
+  idempotency_key text default null,
+  correlation_id text default null
+)
+returns uuid
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_id uuid;
+  v_original uuid;
+  v_constraint text;
+begin
+  loop
+    if store_dlq_entry.idempotency_key is not null then
+      select e.id
+      into v_id
+      from public.webhook_dlq as e
+      where e.service = store_dlq_entry.service
+        and e.idempotency_key is not null
+        and sha256(decode(replace(e.idempotency_key, '\', '\\'), 'escape'))
+          = sha256(decode(replace(store_dlq_entry.idempotency_key, '\', '\\'), 'escape'));
+      if found then
+        -- The handler that stores its own failure again under the same key is an echo too.
+        update dlq.in_flight as f set echoed = true where f.entry_id = v_id;
+        return v_id;
+      end if;
+    end if;
+
+    insert into public.webhook_dlq as e
+      (service, payload, error_message, phone_number, raw_body, headers, idempotency_key, correlation_id)
+    values (
+      store_dlq_entry.service, store_dlq_entry.payload, store_dlq_entry.error_message, store_dlq_entry.phone_number,
+      store_dlq_entry.raw_body, store_dlq_entry.headers, store_dlq_entry.idempotency_key, store_dlq_entry.correlation_id)
+    on conflict (service, sha256(decode(replace(idempotency_key, '\', '\\'), 'escape')))
+      where idempotency_key is not null do nothing
+    returning e.id, e.duplicate_of into v_id, v_original;
+    if found then
+      return coalesce(v_original, v_id);
+    end if;
+    -- Somebody else was first: the next round finds theirs.
+  end loop;
+exception when check_violation or not_null_violation then
+  get stacked diagnostics v_constraint = constraint_name;
+  raise exception using
+    errcode = 'WD001',
+    message = case
+      when store_dlq_entry.service is null then 'the service is missing'
+      when v_constraint = 'service_is_a_slug' then format('%L cannot be a service''s name', store_dlq_entry.service)
+      when v_constraint = 'there_is_a_body' then 'the webhook has no body'
+      when v_constraint = 'headers_are_an_object' then 'headers is not a JSON object'
+      else sqlerrm
+    end,
+    detail = 'Nothing was stored.',
+    hint = case
+      when store_dlq_entry.service is null or v_constraint = 'service_is_a_slug' then
+        'service: 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or a digit, for example ''whatsapp''.'
+      when v_constraint = 'there_is_a_body' then
+        'Give payload (jsonb), or raw_body (bytea) if the body may not be JSON.'
+      when v_constraint = 'headers_are_an_object' then
+        'Give them as {"name": "value", …}.'
+      else 'See \d webhook_dlq.'
+    end;
+end
+$$;
+
+comment on function public.store_dlq_entry(text, jsonb, text, text, bytea, jsonb, text, text) is
+$$Stores a failed webhook and returns its id. Its first retry follows by itself.
+The same idempotency_key again for a service: the first id, and nothing is stored. The echo of a retry: the id of the
+entry that was retried. WD001: service, body or headers are not in order.$$;

@@ -1,0 +1,26 @@
+-- Stops what is sent to a service, or to all. Nothing else changes: webhooks come in, answers are collected, waiting
+-- entries use up no retries. Pausing again replaces the reason.
+create or replace function dlq.pause(reason text, service text default null, until timestamptz default null)
+returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if coalesce(btrim(reason), '') = '' then
+    raise exception using
+      errcode = 'WD002', message = 'a pause needs a reason',
+      hint = 'Whoever is on call next reads it. For example: select dlq.pause(''deploying'', ''whatsapp'')';
+  end if;
+  perform dlq._check_service(pause.service);
+  insert into dlq.endpoint_state as s (service, paused_at, paused_until, paused_by, pause_reason)
+  values (coalesce(pause.service, '*'), dlq._now(), pause.until, session_user, pause.reason)
+  on conflict on constraint endpoint_state_pkey do update
+  set
+    paused_at = coalesce(s.paused_at, excluded.paused_at),
+    paused_until = excluded.paused_until,
+    paused_by = excluded.paused_by,
+    pause_reason = excluded.pause_reason;
+end
+$$;
+
+comment on function dlq.pause(text, text, timestamptz) is
+'Stops what is sent to a service, or to all if null, until it is resumed or until a time. WD002: no reason, or no such name.';

@@ -1,0 +1,63 @@
+-- Says where a service's webhooks are retried. The row * is the template for services that have none of their own.
+-- What is null stays as it is, or takes its default on a new row.
+create or replace function dlq.set_endpoint(
+  service text,
+  url text,
+  allow_http boolean default null,
+  timeout_ms integer default null,
+  max_in_flight integer default null,
+  headers jsonb default null,
+  retry_schedule interval[] default null,
+  enabled boolean default null
+)
+returns dlq.endpoints
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_endpoint dlq.endpoints;
+  v_constraint text;
+begin
+  insert into dlq.endpoints as e
+    (service, url, allow_http, timeout_ms, max_in_flight, headers, retry_schedule, enabled)
+  select
+    set_endpoint.service,
+    set_endpoint.url,
+    coalesce(set_endpoint.allow_http, o.allow_http, false),
+    coalesce(set_endpoint.timeout_ms, o.timeout_ms, 5000),
+    coalesce(set_endpoint.max_in_flight, o.max_in_flight, 20),
+    coalesce(set_endpoint.headers, o.headers, '{}'),
+    coalesce(set_endpoint.retry_schedule, o.retry_schedule),
+    coalesce(set_endpoint.enabled, o.enabled, true)
+  from (select) as one
+    left join dlq.endpoints as o on o.service = set_endpoint.service
+  on conflict on constraint endpoints_pkey do update
+  set
+    url = excluded.url,
+    allow_http = excluded.allow_http,
+    timeout_ms = excluded.timeout_ms,
+    max_in_flight = excluded.max_in_flight,
+    headers = excluded.headers,
+    retry_schedule = excluded.retry_schedule,
+    enabled = excluded.enabled,
+    updated_at = now()
+  returning e.* into v_endpoint;
+  return v_endpoint;
+exception when check_violation or not_null_violation then
+  get stacked diagnostics v_constraint = constraint_name;
+  raise exception using
+    errcode = 'WD002',
+    message = format('the endpoint of %s is not in order: %s',
+      coalesce(set_endpoint.service, 'null'), coalesce(nullif(replace(v_constraint, '_', ' '), ''), 'service and url are needed')),
+    detail = 'Nothing was changed.',
+    hint = coalesce(
+      (select obj_description(c.oid, 'pg_constraint')
+       from pg_constraint as c
+       where c.conrelid = 'dlq.endpoints'::regclass and c.conname = v_constraint),
+      'Give a service and a url.');
+end
+$$;
+
+comment on function dlq.set_endpoint(text, text, boolean, integer, integer, jsonb, interval[], boolean) is
+$$Says where a service's webhooks are retried (* for all that have none of their own), and returns the endpoint.
+What is null stays as it is. WD002: something is not in order; the hint says what.$$;

@@ -1,0 +1,11 @@
+-- The queue without what may be personal: no payload, phone number, headers or error text. Runs with its owner's
+-- rights, because a view with the caller's would refuse even count(*) to a role that may read only some columns.
+create or replace view dlq.entries
+as
+select
+  e.id, e.service, e.status, e.retry_count, e.attempt_count, e.unanswered_count, e.created_at, e.next_retry_at,
+  e.last_retry_at, e.settled_at, e.updated_at, e.duplicate_of, e.correlation_id, e.payload is null as is_raw
+from public.webhook_dlq as e;
+
+comment on view dlq.entries is
+'The queue without payload, phone number, headers and error text. is_raw: the body is not JSON and is kept in raw_body.';

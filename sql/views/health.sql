@@ -1,0 +1,129 @@
+-- How the queue is, one row a check: the one truth that dlqctl health and verify-cron print. level is ok, warning or
+-- error; remediation says what to type. Reads no unlogged table, so it answers on a standby; counts stop at 10,000.
+create or replace view dlq.health
+as
+with
+settings as materialized (
+  select s.*, dlq._now() as now from dlq.settings as s
+),
+last_run as materialized (
+  select l.* from public.dlq_processing_log as l order by l.processed_at desc limit 1
+),
+pending as materialized (
+  select count(*) as n
+  from (select from public.webhook_dlq as e where e.status = 'pending' limit 10001) as e
+),
+failed as materialized (
+  select count(*) as n
+  from (
+    select from public.webhook_dlq as e, settings as s
+    where e.status = 'failed' and e.settled_at > s.now - interval '1 hour' limit 10001) as e
+),
+services as materialized (
+  with recursive waiting (service) as (
+    (select e.service from public.webhook_dlq as e where e.status = 'pending' order by e.service limit 1)
+    union all
+    select (
+      select e.service from public.webhook_dlq as e
+      where e.status = 'pending' and e.service > w.service
+      order by e.service limit 1)
+    from waiting as w
+    where w.service is not null
+  )
+  select
+    w.service,
+    r.enabled is not null as has_endpoint,
+    dlq._is_paused(w.service) or not coalesce(r.enabled, true) as is_held,
+    (select min(e.next_retry_at) from public.webhook_dlq as e where e.status = 'pending' and e.service = w.service) as first_due
+  from waiting as w
+    left join lateral (
+      select n.enabled from dlq.endpoints as n where n.service in (w.service, '*') order by n.service = '*' limit 1
+    ) as r on true
+  where w.service is not null
+)
+select 'server' as name,
+  case when pg_is_in_recovery() then 'warning' else 'ok' end as level,
+  case when pg_is_in_recovery() then 'this is a standby: what it says may be behind, and nothing is sent from here'
+    else format('PostgreSQL %s, the primary', current_setting('server_version')) end as detail,
+  case when pg_is_in_recovery() then 'ask the primary' end as remediation
+union all
+select 'sender',
+  case when w.reason is null then 'ok' else 'error' end,
+  coalesce(w.reason, format('%s in schema net', coalesce('pg_net ' || x.extversion, 'net-worker'))),
+  case when w.reason is not null then 'see the runbook' end
+from (select dlq._why_not_sending() as reason) as w
+  left join pg_catalog.pg_extension as x on x.extname = 'pg_net'
+union all
+select 'processor',
+  case
+    when r.is_silent then 'error'
+    when l.id is null or l.status in ('error', 'interrupted') then 'warning'
+    else 'ok'
+  end,
+  case
+    when l.id is null then 'it has not run yet'
+    else format('last run %s ago, %s%s',
+      date_trunc('second', clock_timestamp() - l.processed_at), l.status, coalesce(': ' || l.error_message, ''))
+  end,
+  case
+    when r.is_silent then 'dlqctl verify-cron'
+    when l.id is null then format('wait for the schedule: it runs every %s minutes', s.cycle_minutes)
+    when l.status in ('error', 'interrupted') then
+      'select * from dlq_processing_log order by processed_at desc limit 20'
+  end
+from settings as s
+  left join last_run as l on true
+  cross join lateral (
+    select coalesce(l.processed_at + coalesce(l.duration, '0'), s.installed_at) < clock_timestamp() - s.silence_alert as is_silent
+  ) as r
+union all
+select 'overdue',
+  case when o.n > 0 then 'warning' else 'ok' end,
+  case when o.n > 0 then format('since %s, in %s', o.since, o.services) else 'nothing has waited longer than two cycles' end,
+  case when o.n > 0 then 'dlqctl process; if that does not help: select * from dlq.backlog' end
+from settings as s
+  cross join lateral (
+    select count(*) as n, date_trunc('second', min(v.first_due)) as since,
+      string_agg(v.service, ', ' order by v.first_due) as services
+    from services as v
+    where v.has_endpoint and not v.is_held and v.first_due < s.now - 2 * s.cycle_minutes * interval '1 minute'
+  ) as o
+union all
+select 'endpoints',
+  case when u.n > 0 then 'error' else 'ok' end,
+  case when u.n > 0 then format('nobody has said where to retry: %s', u.services)
+    else 'every waiting service has one' end,
+  case when u.n > 0 then format('dlqctl endpoints set %s URL', u.first) end
+from (
+  select count(*) as n, min(v.service) as first, string_agg(v.service, ', ' order by v.service) as services
+  from services as v
+  where not v.has_endpoint
+) as u
+union all
+select 'paused',
+  case when p.n > 0 then 'warning' else 'ok' end,
+  case when p.n > 0 then p.pauses else 'nothing' end,
+  case when p.n > 0 then case when p.first = '*' then 'dlqctl resume' else format('dlqctl resume %s', p.first) end end
+from (
+  select count(*) as n, min(t.service) as first,
+    string_agg(format('%s by %s: %s', case t.service when '*' then 'everything' else t.service end, t.paused_by, t.pause_reason),
+      '; ' order by t.service) as pauses
+  from dlq.endpoint_state as t, settings as s
+  where t.paused_at is not null and (t.paused_until is null or t.paused_until > s.now)
+) as p
+union all
+select 'pending',
+  case when p.n > 100 then 'warning' else 'ok' end,
+  format('%s%s waiting', case when p.n > 10000 then 'more than ' else '' end, least(p.n, 10000)),
+  case when p.n > 100 then 'select * from dlq.backlog' end
+from pending as p
+union all
+select 'failed',
+  case when f.n > 10 then 'error' when f.n > 0 then 'warning' else 'ok' end,
+  format('%s%s failed in the last hour', case when f.n > 10000 then 'more than ' else '' end, least(f.n, 10000)),
+  case when f.n > 0 then 'select id, service, settled_at from dlq.entries where status = ''failed'' order by settled_at desc limit 20' end
+from failed as f;
+
+comment on view dlq.health is
+$$How the queue is, one row a check: name, level (ok, warning, error), detail, and remediation: what to type.
+Safe on a standby, and in milliseconds whatever is stored.$$;
