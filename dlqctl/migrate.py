@@ -14,10 +14,10 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from dlqctl import __version__, definitions, preflight
-from dlqctl.bundle import MIGRATIONS, SQL
+from dlqctl import __version__, catalog, definitions, preflight
+from dlqctl.bundle import MIGRATIONS
 from dlqctl.connection import connect
-from dlqctl.errors import DlqctlError
+from dlqctl.errors import CannotConnect, DlqctlError
 
 _WAITS = (0.2, 0.5, 1, 2, 4, 8, 8, 8)
 """Seconds between tries. A try waits for a lock two seconds at most, so that nobody waits for it longer."""
@@ -26,7 +26,9 @@ _WORTH_ANOTHER_TRY = (
     psycopg.errors.LockNotAvailable,
     psycopg.errors.DeadlockDetected,
     psycopg.errors.SerializationFailure,
-    psycopg.errors.UniqueViolation,  # two who create the same role, or the same extension, at once
+    psycopg.errors.UniqueViolation,  # two who create the same role at once, from two databases
+    psycopg.errors.DuplicateObject,  # the same, a moment later
+    psycopg.errors.InternalError_,  # "tuple concurrently updated": two who grant on the same object at once
 )
 
 _IS_PRODUCTION = """
@@ -64,7 +66,7 @@ def migrate(
     """
     for wait in (*_WAITS, None):
         try:
-            with connect(dsn) as raw, _alembic_connection(raw) as connection:
+            with _connect(dsn) as raw, _alembic_connection(raw) as connection:
                 report = _migrate(connection, raw, cron, net_worker, this_is_production, apply=not check)
                 if check:
                     connection.rollback()
@@ -74,7 +76,7 @@ def migrate(
         except (psycopg.Error, sqlalchemy.exc.DBAPIError) as error:
             cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
             assert isinstance(cause, psycopg.Error)
-            if wait is None or not _is_worth_another_try(cause):
+            if wait is None or not isinstance(cause, _WORTH_ANOTHER_TRY):
                 raise _explained(cause) from error
             on_wait(f"{cause.diag.message_primary or cause}; trying again in {wait} s")
             time.sleep(wait)
@@ -83,12 +85,12 @@ def migrate(
 
 def print_sql(*, cron: bool = True, net_worker: bool = False) -> str:
     """Everything that migrate does on a new database, as SQL. Connects to nothing."""
-    afterwards = ["reset role;"]
+    afterwards = [definitions.AS_CALLER]
     if net_worker:
-        afterwards += [definitions.net_schema(), f"set local role {definitions.OWNER};"]
-        afterwards += [*definitions.net_everything(), "reset role;"]
+        afterwards += [definitions.net_schema(), definitions.AS_OWNER]
+        afterwards += [*definitions.net_everything(), definitions.AS_CALLER]
     else:
-        afterwards += ["create extension if not exists pg_net;", _owner_may_call_pg_net()]
+        afterwards += ["create extension if not exists pg_net;", definitions.pg_net_grants()]
     if cron:
         afterwards += ["create extension if not exists pg_cron;", "select dlq.schedule_jobs();"]
     output = io.StringIO()
@@ -107,48 +109,59 @@ def _migrate(
     *,
     apply: bool,
 ) -> Report:
+    raw.execute(definitions.BEGIN.encode())
     preflight.check(raw, cron=cron, net_worker=net_worker)
     head = ScriptDirectory.from_config(_config()).get_current_head()
     assert head
-    revision = _revision(raw)
-    is_current = revision == head
+    is_current = _revision(raw) == head
+    uses_pg_net = preflight.has_pg_net(raw)
+    report = Report(head, "pg_net" if uses_pg_net else "net-worker", cron)
+    changed = report.changed
 
-    changed = [] if is_current else [f"revision {head}"]
-    if apply:
-        changed += _upgrade(connection)
-    elif is_current:
-        raw.execute(definitions.PREPARE.encode())
-        changed += definitions.lay_down(raw, apply=False)
-        raw.execute("reset role")
-    else:
-        changed.append("all functions, views, triggers, policies and grants that differ")
-
-    pg_net = preflight.look_at(raw, "pg_net")
-    uses_pg_net = bool(pg_net.installed or pg_net.available)
+    if not is_current:
+        changed.append(f"revision {head}")
+        if not apply:
+            changed.append("all functions, views, triggers, policies and grants that differ")
+            return report
+    changed += _provide_roles(raw) if is_current else _upgrade(connection, raw)
+    changed += _as_owner(raw, catalog.lay_down, apply=apply)
     changed += _provide_pg_net(raw, apply=apply) if uses_pg_net else _provide_net_schema(raw, apply=apply)
-
-    if apply and this_is_production and raw.execute("select where dlq._is_production()").rowcount == 0:
-        raw.execute(_IS_PRODUCTION)
-        changed.append("this database is production now")
+    if this_is_production:
+        changed += _declare_production(raw)
     if cron:
-        changed += _schedule(raw, apply=apply, is_current=is_current)
-    return Report(head, "pg_net" if uses_pg_net else "net-worker", cron, changed)
+        changed += _schedule(raw, apply=apply)
+    changed += _as_owner(raw, catalog.lay_down_on_tables, apply=apply)
+    return report
 
 
-def _upgrade(connection: sqlalchemy.Connection) -> list[str]:
-    """Run the revisions and lay down the code, through migrations/env.py. Returns what was different."""
-    config = _config(connection=connection)
-    command.upgrade(config, "head")
-    connection.exec_driver_sql("reset role")
-    changed: list[str] = config.attributes["changed"]
+def _as_owner(raw: psycopg.Connection, lay_down: Callable[..., list[str]], *, apply: bool) -> list[str]:
+    raw.execute(definitions.AS_OWNER.encode())
+    changed = lay_down(raw, apply=apply)
+    raw.execute(definitions.AS_CALLER.encode())
     return changed
+
+
+def _provide_roles(raw: psycopg.Connection) -> list[str]:
+    raw.execute(definitions.roles().encode())
+    # Nothing has been written before, so a transaction id says that a role, or a right of one, was missing.
+    wrote = raw.execute("select where pg_current_xact_id_if_assigned() is not null").rowcount
+    return ["roles"] if wrote else []
+
+
+def _upgrade(connection: sqlalchemy.Connection, raw: psycopg.Connection, revision: str = "head") -> list[str]:
+    """Run the revisions, through migrations/env.py."""
+    _provide_roles(raw)
+    raw.execute(definitions.AS_OWNER.encode())
+    command.upgrade(_config(connection=connection), revision)
+    raw.execute(definitions.AS_CALLER.encode())
+    return []
 
 
 def _provide_pg_net(raw: psycopg.Connection, *, apply: bool) -> list[str]:
     missing = not preflight.look_at(raw, "pg_net").installed
     if apply:
         raw.execute("create extension if not exists pg_net")
-        raw.execute(_owner_may_call_pg_net().encode())
+        raw.execute(definitions.pg_net_grants().encode())
     return ["extension pg_net"] if missing else []
 
 
@@ -157,25 +170,34 @@ def _provide_net_schema(raw: psycopg.Connection, *, apply: bool) -> list[str]:
         if not apply:
             return ["schema net"]
         raw.execute(definitions.net_schema().encode())
-    raw.execute(f"set local role {definitions.OWNER}".encode())
-    changed = definitions.lay_down_net(raw, apply=apply)
-    raw.execute("reset role")
-    return changed
+    return _as_owner(raw, catalog.lay_down_net, apply=apply)
 
 
-def _schedule(raw: psycopg.Connection, *, apply: bool, is_current: bool) -> list[str]:
+def _declare_production(raw: psycopg.Connection) -> list[str]:
+    raw.execute(definitions.AS_OWNER.encode())
+    was_not = raw.execute("select where not dlq._is_production()").rowcount
+    if was_not:
+        raw.execute(_IS_PRODUCTION)
+    raw.execute(definitions.AS_CALLER.encode())
+    return ["this database is production now"] if was_not else []
+
+
+def _schedule(raw: psycopg.Connection, *, apply: bool) -> list[str]:
     if not preflight.look_at(raw, "pg_cron").installed:
         if not apply:
             return ["extension pg_cron", "its jobs"]
         raw.execute("create extension if not exists pg_cron")
-    if not apply and not is_current:
-        return ["cron jobs that differ"]
     # Where nothing is applied, the transaction is rolled back, and with it what this has scheduled.
     return [f"cron job {name}" for (name,) in raw.execute("select dlq.schedule_jobs()").fetchall()]
 
 
-def _owner_may_call_pg_net() -> str:
-    return (SQL / "access/pg_net.sql").read_text()
+def _connect(dsn: str | None) -> psycopg.Connection:
+    raw = connect(dsn)
+    # Each statement must see what others committed before the lock was ours, whatever the default is here; and
+    # a pooler may hand this session to others afterwards, statements prepared in it included.
+    raw.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    raw.prepare_threshold = None
+    return raw
 
 
 @contextmanager
@@ -205,9 +227,9 @@ def _revision(raw: psycopg.Connection) -> str | None:
     """The revision of the tables. Raises DlqctlError if this dlqctl does not know it."""
     if raw.execute("select where to_regclass('dlq.alembic_version') is null").rowcount:
         return None
-    raw.execute(f"set local role {definitions.OWNER}".encode())
+    raw.execute(definitions.AS_OWNER.encode())
     row = raw.execute("select version_num from dlq.alembic_version").fetchone()
-    raw.execute("reset role")
+    raw.execute(definitions.AS_CALLER.encode())
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if row and row[0] not in known:
         raise DlqctlError(
@@ -217,11 +239,12 @@ def _revision(raw: psycopg.Connection) -> str | None:
     return str(row[0]) if row else None
 
 
-def _is_worth_another_try(error: psycopg.Error) -> bool:
-    return isinstance(error, _WORTH_ANOTHER_TRY) or "tuple concurrently updated" in str(error)
-
-
 def _explained(error: psycopg.Error) -> DlqctlError:
+    if isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08")[:2] in ("08", "57"):
+        return CannotConnect(
+            f"the connection was lost: {error.diag.message_primary or ' '.join(str(error).split())}",
+            "run dlqctl migrate again: it does all or nothing",
+        )
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return DlqctlError(
             f"a right is missing: {error.diag.message_primary}",

@@ -215,7 +215,8 @@ class _Transfer:
         if code == pycurl.E_OPERATION_TIMEDOUT:
             return Answer(self.request.id, timed_out=True, error_msg=self._timing())
         if code and not (code == pycurl.E_WRITE_ERROR and self.is_cut):
-            return Answer(self.request.id, error_msg=_FAILURES.get(code, _clean(text)))
+            reason = _FAILURES.get(code) or _clean(text) or f"libcurl's error {code}"
+            return Answer(self.request.id, error_msg=reason)
         return Answer(
             self.request.id,
             status_code=self.handle.getinfo(pycurl.RESPONSE_CODE),

@@ -188,6 +188,7 @@ class _Worker:
             os._exit(1)
         self._stop_at = time.monotonic() + DRAIN_SECONDS
         self._wake.set()
+        _log(f"stopping, {len(self._sender.in_flight)} requests in flight")
 
     def _parent_is_gone(self) -> None:
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())

@@ -226,8 +226,9 @@ def find_server() -> ServerBinaries:
         if found.major >= _OLDEST:
             return found
 
-    if shutil.which("pg_config"):
-        on_path = _inspect(Path(_pg_config("pg_config", "--bindir")))
+    # Debian's pg_config names nothing where there is only a client.
+    if shutil.which("pg_config") and (bin_dir := _pg_config("pg_config", "--bindir")):
+        on_path = _inspect(Path(bin_dir))
         if on_path is not None and on_path.major >= _OLDEST:
             return on_path
         if on_path is not None:
@@ -506,11 +507,9 @@ def _set_cycle(dsn: str, minutes: int) -> None:
     """Have pg_cron run the cycle every so many minutes."""
     from dlqctl.connection import connect
 
-    with connect(dsn, autocommit=True) as conn:
-        conn.execute(
-            "select cron.alter_job(jobid, schedule => %s) from cron.job where jobname = %s",
-            (f"*/{minutes} * * * *", "process-dlq-entries"),
-        )
+    with connect(dsn) as conn:
+        conn.execute("update dlq.settings set cycle_minutes = %s", (minutes,))
+        conn.execute("select dlq.schedule_jobs()")
 
 
 @contextlib.contextmanager

@@ -61,7 +61,7 @@ begin
         else
           greatest(
             e.schedule[least(e.retries_used + 1, cardinality(e.schedule))] * (1 + e.jitter * random()),
-            least(e.wait, (select max(w) from unnest(e.schedule) as w)))
+            case when e.wait is not null then least(e.wait, (select max(w) from unnest(e.schedule) as w)) end)
       end as next_wait
     from entries as e
   ),

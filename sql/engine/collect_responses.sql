@@ -29,6 +29,9 @@ begin
       select a.* into v_one from dlq._read_answers(v_entry_id) as a;
     exception when others then
       get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
+      if not dlq._is_rows_fault(v_state) then
+        raise;
+      end if;
       select s.* into v_one
       from dlq._settle(
         array[v_entry_id], array['unanswered'], array[null::integer],

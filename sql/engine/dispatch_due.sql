@@ -29,6 +29,9 @@ begin
           dispatched := dispatched + dlq._send(array[v_entry_id]);
         exception when others then
           get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
+          if not dlq._is_rows_fault(v_state) then
+            raise;
+          end if;
           failed := failed + (
             select s.failed
             from dlq._settle(array[v_entry_id], '{not_sent}', '{}', array[format('%s %s', v_state, v_message)], '{}', '{}') as s);

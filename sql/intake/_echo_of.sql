@@ -8,7 +8,7 @@ declare
   v_original uuid;
 begin
   -- By our own header. Other senders use webhook-id too, but their ids name none of our entries.
-  if headers is not null then
+  if jsonb_typeof(headers) = 'object' then
     select e.id
     into v_original
     from jsonb_each_text(headers) as h

@@ -1,0 +1,338 @@
+"""How the code in a database is compared with the tree's, and made equal to it.
+
+What differs is found by building a shadow of each object in the session's temporary schema, reading both
+back from the catalog, and rolling the shadow back: the server itself says whether two definitions are the
+same, and nothing that is unchanged is touched. Reading locks what is read as a select does.
+
+What belongs to dlq_owner in dlq and public is ours, and so are the triggers that call its functions; the
+rest is the user's and is never dropped. A policy has no owner: one that is no longer defined goes by a
+revision.
+"""
+
+from __future__ import annotations
+
+import psycopg
+
+from dlqctl import definitions
+from dlqctl.definitions import OWNER, Definition
+from dlqctl.errors import DlqctlError
+
+
+def lay_down(connection: psycopg.Connection, *, apply: bool = True) -> list[str]:
+    """Make functions, views and grants equal to the tree's, as their owner; return what was different.
+
+    With `apply=False` nothing is changed. Raises DlqctlError if something of the user's depends on an
+    object that must be dropped for it.
+    """
+    ours = [d for d in definitions.load() if d.table is None]
+    return _lay_down_code(connection, ours, definitions.grants(), apply=apply)
+
+
+def lay_down_on_tables(connection: psycopg.Connection, *, apply: bool = True) -> list[str]:
+    """The same for row level security, triggers and policies; then drop what is no longer defined.
+
+    Only this takes strong locks on the queue, and only where something differs. So it comes last: a
+    webhook that is stored meanwhile waits from here to the commit.
+    """
+    defined = definitions.load()
+    changed = _switch_on_row_security(connection, apply=apply)
+    for definition in defined:
+        if definition.table and differs(connection, definition):
+            changed.append(str(definition))
+            if apply:
+                connection.execute(definition.create_sql.encode())
+    return changed + _drop_what_is_not_defined(connection, defined, ["dlq", "public"], apply=apply)
+
+
+def lay_down_net(connection: psycopg.Connection, *, apply: bool = True) -> list[str]:
+    """The same for the pg_net-compatible schema: its tables if they are missing, its functions and grants."""
+    changed = []
+    if connection.execute("select from pg_class where oid = to_regclass('net._http_response')").rowcount == 0:
+        changed.append("schema net")
+        if not apply:
+            return changed
+        connection.execute(definitions.net_tables().encode())
+    ours = definitions.load_net()
+    changed += _lay_down_code(connection, ours, definitions.net_grants(), apply=apply)
+    return changed + _drop_what_is_not_defined(connection, ours, ["net"], apply=apply)
+
+
+def _lay_down_code(connection: psycopg.Connection, ours: list[Definition], grants: str, *, apply: bool) -> list[str]:
+    granted = _granted_to_others(connection, ours)
+    changed: list[str] = []
+    while True:
+        dropped = False
+        for definition in ours:
+            if differs(connection, definition):
+                changed.append(str(definition))
+                dropped |= apply and _replace(connection, definition)
+        if not dropped:  # else something that had been looked at may be gone with it
+            break
+    changed += _lay_down_grants(connection, grants, apply=apply)
+    for statement in granted - _granted_to_others(connection, ours) if apply else ():
+        connection.execute(statement.encode())
+    return list(dict.fromkeys(changed))
+
+
+# What the catalog says of an object: one row each, its oid first and its owner last where it has one; between
+# them the columns in which two can differ.
+_READ = {
+    "function": """
+        select p.oid, regexp_replace(pg_get_functiondef(p.oid), '^CREATE OR REPLACE (\\w+) [^(]+', '\\1'),
+          pg_get_function_arguments(p.oid) || ' -> ' || coalesce(pg_get_function_result(p.oid), ''),
+          obj_description(p.oid, 'pg_proc'), pg_get_userbyid(p.proowner)
+        from pg_proc as p
+        where p.pronamespace = %(schema)s::regnamespace and p.proname = %(name)s""",
+    "view": """
+        select c.oid, pg_get_viewdef(c.oid), c.reloptions, obj_description(c.oid, 'pg_class'),
+          (select array_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod) order by a.attnum)
+           from pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
+          pg_get_userbyid(c.relowner)
+        from pg_class as c
+        where c.relnamespace = %(schema)s::regnamespace and c.relname = %(name)s and c.relkind = 'v'""",
+    "trigger": """
+        select t.oid, regexp_replace(pg_get_triggerdef(t.oid), ' ON \\S+ ', ' '), t.tgenabled,
+          obj_description(t.oid, 'pg_trigger')
+        from pg_trigger as t
+        where t.tgrelid = %(table)s::regclass and t.tgname = %(name)s""",
+    "policy": """
+        select p.oid, p.polcmd, p.polpermissive, pg_get_expr(p.polqual, p.polrelid),
+          pg_get_expr(p.polwithcheck, p.polrelid), obj_description(p.oid, 'pg_policy'),
+          (select array_agg(r::regrole::text order by r::regrole::text) from unnest(p.polroles) as r)
+        from pg_policy as p
+        where p.polrelid = %(table)s::regclass and p.polname = %(name)s""",
+}
+_READ["procedure"] = _READ["function"]
+
+
+def _read(
+    connection: psycopg.Connection, definition: Definition, *, schema: str | None = None
+) -> list[tuple[object, ...]]:
+    """What the catalog says of the objects of that name, or of their shadows in a temporary schema."""
+    home, _, name = definition.name.rpartition(".")
+    table = definition.table
+    if schema and table:
+        table = f"{schema}.{table.rpartition('.')[2]}"
+    names = {"schema": schema or home, "name": name, "table": table}
+    return connection.execute(_READ[definition.kind].encode(), names).fetchall()
+
+
+def _read_shadow(connection: psycopg.Connection, definition: Definition) -> list[tuple[object, ...]] | None:
+    """What the catalog would say of this definition, or None if it needs something that is not there yet."""
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute(definition.shadow_sql.encode())
+            (schema,) = _row(connection, "select nspname from pg_namespace where oid = pg_my_temp_schema()")
+            return _read(connection, definition, schema=str(schema))
+    except (psycopg.errors.SyntaxErrorOrAccessRuleViolation, psycopg.errors.InvalidSchemaName):
+        return None
+
+
+def differs(connection: psycopg.Connection, definition: Definition) -> bool:
+    """Whether the database has this object otherwise than it is defined, or not at all."""
+    present = _read(connection, definition)
+    shadow = _read_shadow(connection, definition) if present else None
+    return shadow is None or [row[1:] for row in present] != [row[1:] for row in shadow]
+
+
+def _replace(connection: psycopg.Connection, definition: Definition) -> bool:
+    """Create a function or view over the old one. True if that had to be dropped: other arguments or columns."""
+    present = _read(connection, definition)
+    for *_, owner in present:
+        if owner != OWNER:
+            raise DlqctlError(
+                f"{definition} belongs to {owner}, not to {OWNER}",
+                f"if it is dlqctl's: alter {definition.kind} {definition.name} owner to {OWNER}; else rename it; "
+                "then run dlqctl migrate again. Nothing was changed",
+            )
+    try:
+        with connection.transaction():
+            connection.execute(definition.create_sql.encode())
+            if len(_read(connection, definition)) == 1:
+                return False
+            raise psycopg.Rollback  # it stands beside the old one, not in its place
+    except (
+        psycopg.errors.InvalidTableDefinition,
+        psycopg.errors.InvalidFunctionDefinition,
+        psycopg.errors.WrongObjectType,
+    ):
+        pass
+    for oid, *_ in present:
+        _drop(connection, "view" if definition.kind == "view" else "routine", oid)
+    connection.execute(definition.create_sql.encode())
+    return True
+
+
+# What would go with an object and is not ours, by pg_depend. A view depends through its rule, a function that
+# takes or returns a view's row through its type.
+_DEPENDENTS_OF_OTHERS = """
+    with recursive needs (classid, objid) as (
+      select %(classid)s::regclass::oid, %(objid)s::oid
+      union
+      select case when r.oid is null then d.classid else 'pg_class'::regclass end, coalesce(r.ev_class, d.objid)
+      from needs as n
+        join pg_depend as d on d.refclassid = n.classid and d.refobjid = n.objid
+        left join pg_rewrite as r on d.classid = 'pg_rewrite'::regclass and r.oid = d.objid
+    )
+    select i.type || ' ' || i.identity
+    from needs as n
+      left join pg_class as c on n.classid = 'pg_class'::regclass and c.oid = n.objid and c.relkind = 'v'
+      left join pg_proc as p on n.classid = 'pg_proc'::regclass and p.oid = n.objid
+      left join pg_trigger as t on n.classid = 'pg_trigger'::regclass and t.oid = n.objid
+      left join pg_proc as f on f.oid = t.tgfoid
+      left join pg_type as y on n.classid = 'pg_type'::regclass and y.oid = n.objid
+      cross join lateral pg_identify_object(n.classid, n.objid, 0) as i
+    where coalesce(c.relowner, p.proowner, f.proowner) is distinct from %(owner)s::regrole
+      and coalesce(y.typtype <> 'c' and y.typcategory <> 'A', true)
+      and not (n.classid = 'pg_policy'::regclass and i.identity = any (%(policies)s))
+    order by 1
+"""
+
+
+def _drop(connection: psycopg.Connection, kind: str, oid: object) -> None:
+    """Drop a view or routine, and what of ours depends on it. Refuse if something of the user's does."""
+    classid, alias = ("pg_class", "regclass") if kind == "view" else ("pg_proc", "regprocedure")
+    (identity,) = _row(connection, f"select {oid}::{alias}::text")
+    policies = [f"{d.name} on {d.table}" for d in definitions.load() if d.kind == "policy"]
+    theirs = connection.execute(
+        _DEPENDENTS_OF_OTHERS, {"classid": classid, "objid": oid, "owner": OWNER, "policies": policies}
+    ).fetchall()
+    if theirs:
+        raise DlqctlError(
+            f"{kind} {identity} must go, but {', '.join(name for (name,) in theirs)} depends on it",
+            "drop that, run dlqctl migrate, and create it again. Nothing was changed",
+        )
+    connection.execute(f"drop {kind} {identity} cascade".encode())
+
+
+_OURS = """
+    select 'view', c.oid, n.nspname || '.' || c.relname, null
+    from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
+    where c.relkind = 'v' and c.relowner = %(owner)s::regrole and n.nspname = any (%(schemas)s)
+    union all
+    select 'routine', p.oid, n.nspname || '.' || p.proname, null
+    from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
+    where p.proowner = %(owner)s::regrole and n.nspname = any (%(schemas)s)
+    union all
+    select 'trigger', t.oid, t.tgname::text, n.nspname || '.' || c.relname
+    from pg_trigger as t
+      join pg_class as c on c.oid = t.tgrelid
+      join pg_namespace as n on n.oid = c.relnamespace
+      join pg_proc as f on f.oid = t.tgfoid
+    where c.relowner = %(owner)s::regrole and f.proowner = %(owner)s::regrole and n.nspname = any (%(schemas)s)
+"""
+
+
+def _drop_what_is_not_defined(
+    connection: psycopg.Connection, defined: list[Definition], schemas: list[str], *, apply: bool
+) -> list[str]:
+    """Views, routines and triggers of ours that no file defines any more."""
+    names = {(d.name, d.table) for d in defined}
+
+    def stale() -> list[tuple[str, object, str, str | None]]:
+        found = connection.execute(_OURS, {"owner": OWNER, "schemas": schemas}).fetchall()
+        return [row for row in found if (row[2], row[3]) not in names]
+
+    changed = [f"{kind} {name}{f' on {table}' if table else ''}, no longer defined" for kind, _, name, table in stale()]
+    while apply and (left := stale()):  # one may go with another
+        kind, oid, name, table = left[-1]
+        if table:
+            connection.execute(f'drop trigger "{name}" on {table}'.encode())
+        else:
+            _drop(connection, kind, oid)
+    return changed
+
+
+def _switch_on_row_security(connection: psycopg.Connection, *, apply: bool) -> list[str]:
+    """On every table; but never forced, or dlq_owner itself would see an empty queue."""
+    tables = connection.execute(
+        """
+        select c.oid::regclass::text
+        from pg_class as c
+        where c.relowner = %s::regrole and c.relnamespace in ('dlq'::regnamespace, 'public'::regnamespace)
+          and c.relkind in ('r', 'p') and (not c.relrowsecurity or c.relforcerowsecurity)
+        """,
+        (OWNER,),
+    ).fetchall()
+    for (table,) in tables if apply else ():
+        connection.execute(
+            f"alter table {table} enable row level security, no force row level security".encode()
+        )
+    return [f"row level security of {table}" for (table,) in tables]
+
+
+_READ_GRANTS = """
+    select object, pg_get_userbyid(a.grantor), case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee) end,
+      a.privilege_type, a.is_grantable
+    from (
+      select 'schema ' || n.nspname as object, coalesce(n.nspacl, acldefault('n', n.nspowner)) as acl
+      from pg_namespace as n where n.nspowner = %(owner)s::regrole
+      union all
+      select 'relation ' || c.oid::regclass, coalesce(c.relacl, acldefault('r', c.relowner))
+      from pg_class as c where c.relowner = %(owner)s::regrole and c.relkind in ('r', 'v')
+      union all
+      select 'sequence ' || c.oid::regclass, coalesce(c.relacl, acldefault('s', c.relowner))
+      from pg_class as c where c.relowner = %(owner)s::regrole and c.relkind = 'S'
+      union all
+      select 'column ' || c.oid::regclass || '.' || t.attname, t.attacl
+      from pg_attribute as t join pg_class as c on c.oid = t.attrelid
+      where c.relowner = %(owner)s::regrole and t.attacl is not null
+      union all
+      select 'routine ' || p.oid::regprocedure, coalesce(p.proacl, acldefault('f', p.proowner))
+      from pg_proc as p where p.proowner = %(owner)s::regrole
+    ) as o
+      cross join lateral aclexplode(o.acl) as a
+    order by 1, 2, 3, 4, 5
+"""
+
+
+def _lay_down_grants(connection: psycopg.Connection, statements: str, *, apply: bool) -> list[str]:
+    before = connection.execute(_READ_GRANTS, {"owner": OWNER}).fetchall()
+    changed = True
+    try:
+        with connection.transaction():
+            connection.execute(statements.encode())
+            changed = connection.execute(_READ_GRANTS, {"owner": OWNER}).fetchall() != before
+            if not changed or not apply:
+                raise psycopg.Rollback
+    except psycopg.errors.SyntaxErrorOrAccessRuleViolation:
+        if apply:
+            raise
+    return ["grants"] if changed else []
+
+
+def _granted_to_others(connection: psycopg.Connection, ours: list[Definition]) -> set[str]:
+    """Statements that grant again what roles other than ours may do with these views and functions.
+
+    Grants go with an object that is dropped. A function's are given by its name alone, so that they hold
+    for another signature.
+    """
+    rows = connection.execute(
+        """
+        select format('grant %%s%%s on %%s %%s to %%I%%s', a.privilege_type, o.columns, o.kind, o.name,
+          r.rolname, case when a.is_grantable then ' with grant option' end)
+        from (
+          select 'table' as kind, c.oid::regclass::text as name, null as columns, c.relacl as acl
+          from pg_class as c where c.oid = any (array(select to_regclass(n) from unnest(%(names)s::text[]) as n))
+          union all
+          select 'table', c.oid::regclass::text, format(' (%%I)', t.attname), t.attacl
+          from pg_attribute as t join pg_class as c on c.oid = t.attrelid
+          where c.oid = any (array(select to_regclass(n) from unnest(%(names)s::text[]) as n)) and t.attnum > 0
+          union all
+          select 'routine', n.nspname || '.' || p.proname, null, p.proacl
+          from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
+          where n.nspname || '.' || p.proname = any (%(names)s)
+        ) as o
+          cross join lateral aclexplode(o.acl) as a
+          join pg_roles as r on r.oid = a.grantee
+        where r.rolname not in ('dlq_owner', 'dlq_admin', 'dlq_reader', 'dlq_writer', 'dlq_net_worker')
+        """,
+        {"names": [definition.name for definition in ours]},
+    ).fetchall()
+    return {statement for (statement,) in rows}
+
+
+def _row(connection: psycopg.Connection, query: str) -> tuple[object, ...]:
+    row = connection.execute(query.encode()).fetchone()
+    assert row is not None
+    return tuple(row)
