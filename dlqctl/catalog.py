@@ -11,6 +11,8 @@ revision.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import psycopg
 
 from dlqctl import definitions
@@ -82,62 +84,71 @@ _READ = {
           pg_get_function_arguments(p.oid) || ' -> ' || coalesce(pg_get_function_result(p.oid), ''),
           obj_description(p.oid, 'pg_proc'), pg_get_userbyid(p.proowner)
         from pg_proc as p
-        where p.pronamespace = %(schema)s::regnamespace and p.proname = %(name)s""",
+        where p.pronamespace = {schema} and p.proname = '{name}'""",
     "view": """
         select c.oid, pg_get_viewdef(c.oid), c.reloptions, obj_description(c.oid, 'pg_class'),
           (select array_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod) order by a.attnum)
            from pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
           pg_get_userbyid(c.relowner)
         from pg_class as c
-        where c.relnamespace = %(schema)s::regnamespace and c.relname = %(name)s and c.relkind = 'v'""",
+        where c.relnamespace = {schema} and c.relname = '{name}' and c.relkind = 'v'""",
     "trigger": """
         select t.oid, regexp_replace(pg_get_triggerdef(t.oid), ' ON \\S+ ', ' '), t.tgenabled,
           obj_description(t.oid, 'pg_trigger')
         from pg_trigger as t
-        where t.tgrelid = %(table)s::regclass and t.tgname = %(name)s""",
+        where t.tgrelid = '{table}'::regclass and t.tgname = '{name}'""",
     "policy": """
         select p.oid, p.polcmd, p.polpermissive, pg_get_expr(p.polqual, p.polrelid),
           pg_get_expr(p.polwithcheck, p.polrelid), obj_description(p.oid, 'pg_policy'),
           (select array_agg(r::regrole::text order by r::regrole::text) from unnest(p.polroles) as r)
         from pg_policy as p
-        where p.polrelid = %(table)s::regclass and p.polname = %(name)s""",
+        where p.polrelid = '{table}'::regclass and p.polname = '{name}'""",
 }
 _READ["procedure"] = _READ["function"]
 
 
-def _read(
-    connection: psycopg.Connection, definition: Definition, *, schema: str | None = None
-) -> list[tuple[object, ...]]:
-    """What the catalog says of the objects of that name, or of their shadows in a temporary schema."""
-    home, _, name = definition.name.rpartition(".")
-    table = definition.table
-    if schema and table:
-        table = f"{schema}.{table.rpartition('.')[2]}"
-    names = {"schema": schema or home, "name": name, "table": table}
-    return connection.execute(_READ[definition.kind].encode(), names).fetchall()
-
-
-def _read_shadow(connection: psycopg.Connection, definition: Definition) -> list[tuple[object, ...]] | None:
-    """What the catalog would say of this definition, or None if it needs something that is not there yet."""
-    try:
-        with connection.transaction(force_rollback=True):
-            connection.execute(definition.shadow_sql.encode())
-            (schema,) = _row(connection, "select nspname from pg_namespace where oid = pg_my_temp_schema()")
-            return _read(connection, definition, schema=str(schema))
-    except (psycopg.errors.SyntaxErrorOrAccessRuleViolation, psycopg.errors.InvalidSchemaName):
-        return None
+def _read_sql(definition: Definition, *, shadow: bool = False) -> str:
+    """The query for the objects of that name, or for its shadow."""
+    schema, _, name = definition.name.rpartition(".")
+    return _READ[definition.kind].format(
+        schema="pg_my_temp_schema()" if shadow else f"'{schema}'::regnamespace",
+        name=name,
+        table=definition.shadow_table if shadow else definition.table,
+    )
 
 
 def differs(connection: psycopg.Connection, definition: Definition) -> bool:
     """Whether the database has this object otherwise than it is defined, or not at all."""
-    present = _read(connection, definition)
-    shadow = _read_shadow(connection, definition) if present else None
-    return shadow is None or [row[1:] for row in present] != [row[1:] for row in shadow]
+    # All in one message: over a slow line it is the number of messages that counts.
+    steps = (
+        _read_sql(definition),
+        "savepoint shadow",
+        definition.shadow_sql.rstrip().rstrip(";"),
+        _read_sql(definition, shadow=True),
+        "rollback to savepoint shadow",
+        "release savepoint shadow",
+    )
+    try:
+        cursor = connection.execute(";\n".join(steps).encode())
+    except psycopg.ProgrammingError:  # it needs something that is not there yet
+        connection.execute("rollback to savepoint shadow")
+        return True
+    present, shadow = (rows for rows in _results(cursor) if rows is not None)
+    return [row[1:] for row in present] != [row[1:] for row in shadow]
+
+
+def _results(cursor: psycopg.Cursor) -> Iterator[list[tuple[object, ...]] | None]:
+    """The rows of each statement of a message, None for one that returns none."""
+    more: bool | None = True
+    while more:
+        yield cursor.fetchall() if cursor.description else None
+        more = cursor.nextset()
 
 
 def _replace(connection: psycopg.Connection, definition: Definition) -> bool:
     """Create a function or view over the old one. True if that had to be dropped: other arguments or columns."""
-    present = _read(connection, definition)
+    read = _read_sql(definition).encode()
+    present = connection.execute(read).fetchall()
     for *_, owner in present:
         if owner != OWNER:
             raise DlqctlError(
@@ -148,7 +159,7 @@ def _replace(connection: psycopg.Connection, definition: Definition) -> bool:
     try:
         with connection.transaction():
             connection.execute(definition.create_sql.encode())
-            if len(_read(connection, definition)) == 1:
+            if connection.execute(read).rowcount == 1:
                 return False
             raise psycopg.Rollback  # it stands beside the old one, not in its place
     except (
@@ -255,9 +266,7 @@ def _switch_on_row_security(connection: psycopg.Connection, *, apply: bool) -> l
         (OWNER,),
     ).fetchall()
     for (table,) in tables if apply else ():
-        connection.execute(
-            f"alter table {table} enable row level security, no force row level security".encode()
-        )
+        connection.execute(f"alter table {table} enable row level security, no force row level security".encode())
     return [f"row level security of {table}" for (table,) in tables]
 
 
@@ -295,7 +304,7 @@ def _lay_down_grants(connection: psycopg.Connection, statements: str, *, apply: 
             changed = connection.execute(_READ_GRANTS, {"owner": OWNER}).fetchall() != before
             if not changed or not apply:
                 raise psycopg.Rollback
-    except psycopg.errors.SyntaxErrorOrAccessRuleViolation:
+    except psycopg.ProgrammingError:
         if apply:
             raise
     return ["grants"] if changed else []

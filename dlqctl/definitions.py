@@ -55,12 +55,16 @@ class Definition:
         return self.sql
 
     @property
+    def shadow_table(self) -> str | None:
+        """The table that the shadow belongs to."""
+        return self.table and f"pg_temp.{self.table.rpartition('.')[2]}"
+
+    @property
     def shadow_sql(self) -> str:
         """The same statements for an object of that name in the temporary schema."""
         if self.table:
-            table = self.table.rpartition(".")[2]
-            head = f"create temporary table {table} (like {self.table});\n"
-            return head + re.sub(rf"\b(on|table) {re.escape(self.table)}\b", rf"\1 pg_temp.{table}", self.sql)
+            head = f"create table {self.shadow_table} (like {self.table});\n"
+            return head + re.sub(rf"\b(on|table) {re.escape(self.table)}\b", rf"\1 {self.shadow_table}", self.sql)
         return re.sub(
             rf"^((?:create or replace|comment on) {self.kind} ){re.escape(self.name)}\b",
             rf"\1pg_temp.{self.name.rpartition('.')[2]}",

@@ -130,9 +130,11 @@ class _Worker:
     async def _serve(self, queue: Queue) -> None:
         """Write, claim, wait. Returns when told to stop, and done."""
         poll_at = 0.0
-        while not self._is_over():
+        while True:
             self._wake.clear()
             await self._write(queue)
+            if self._is_over():
+                break
             if self._stop_at is None:
                 if time.monotonic() >= poll_at:
                     await queue.tidy()
@@ -142,7 +144,6 @@ class _Worker:
             await self._wait(queue, poll_at if self._stop_at is None else self._stop_at)
         for request_id in list(self._sender.in_flight):
             self._sender.abandon(request_id)
-        await self._write(queue)
         await queue.release([])
 
     async def _write(self, queue: Queue) -> None:

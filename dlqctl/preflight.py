@@ -20,23 +20,32 @@ class Extension:
     installed: str | None
     available: bool
     loaded_for: str | None
-    """The database that its worker serves; None if its library is not loaded, or hides it."""
+    """The database that its worker serves; None if its library is not loaded."""
+    hidden: bool
+    """Whether this role may not see which settings the server has: what is loaded then reads as not loaded."""
 
 
 def look_at(connection: psycopg.Connection, name: str) -> Extension:
-    """What there is of pg_cron or pg_net. Raises nothing: what is hidden reads as absent."""
+    """What there is of pg_cron or pg_net."""
     setting = {"pg_cron": "cron.database_name", "pg_net": "pg_net.database_name"}[name]
     row = connection.execute(
         """
         select
           (select extversion from pg_extension where extname = %(name)s),
           exists (select from pg_available_extensions where name = %(name)s),
-          (select s.setting from pg_settings as s where s.name = %(setting)s)
+          (select s.setting from pg_settings as s where s.name = %(setting)s),
+          not pg_has_role('pg_read_all_settings', 'usage')
         """,
         {"name": name, "setting": setting},
     ).fetchone()
     assert row
     return Extension(*row)
+
+
+def has_pg_net(connection: psycopg.Connection) -> bool:
+    """Whether this server is one with pg_net, so that the net-worker has no business here."""
+    extension = look_at(connection, "pg_net")
+    return bool(extension.installed or extension.available or extension.loaded_for)
 
 
 def check(connection: psycopg.Connection, *, cron: bool, net_worker: bool) -> None:
@@ -74,24 +83,33 @@ def _check_names(connection: psycopg.Connection) -> None:
         )
     foreign = connection.execute(
         """
-        select format('%%s %%s', case c.relkind when 'v' then 'view' else 'table' end, c.oid::regclass)
-        from pg_class as c
-        where c.relnamespace = 'public'::regnamespace
-          and c.relname in ('webhook_dlq', 'dlq_processing_log') and pg_get_userbyid(c.relowner) <> %(owner)s
-        union all
-        select format('function %%s', p.oid::regprocedure)
-        from pg_proc as p
-        where p.pronamespace = 'public'::regnamespace
-          and p.proname in ('process_dlq_entries', 'store_dlq_entry', 'dlq_health') and pg_get_userbyid(p.proowner) <> %(owner)s
+        select i.type || ' ' || i.identity, pg_get_userbyid(o.owner)
+        from (
+          select 'pg_class'::regclass as class, c.oid, c.relowner as owner
+          from pg_class as c
+          where c.relnamespace = 'public'::regnamespace and c.relname in ('webhook_dlq', 'dlq_processing_log')
+          union all
+          select 'pg_proc'::regclass, p.oid, p.proowner
+          from pg_proc as p
+          where p.pronamespace = 'public'::regnamespace
+            and p.proname in ('process_dlq_entries', 'store_dlq_entry', 'dlq_health')
+        ) as o
+          cross join lateral pg_identify_object(o.class, o.oid, 0) as i
+        where pg_get_userbyid(o.owner) <> %s
+        order by 1
         """,
-        {"owner": OWNER},
+        (OWNER,),
     ).fetchall()
-    found = [str(row[0]) for row in foreign]
-    if schema_owner is None and _one(connection, "select to_regclass('cron.job') is not null"):
-        jobs = connection.execute(
-            "select format('cron job %%s (%%s)', jobname, command) from cron.job where jobname = 'process-dlq-entries'"
-        ).fetchall()
-        found += [str(row[0]) for row in jobs]
+    found = [f"{what} (of {owner})" for what, owner in foreign]
+    if schema_owner is not None and found:
+        raise DlqctlError(
+            f"not everything that is named like dlqctl's is {OWNER}'s: {', '.join(found)}",
+            f"if it is dlqctl's: alter {foreign[0][0]} owner to {OWNER}; else rename it; "
+            "then run dlqctl migrate again. Nothing was changed",
+        )
+    if schema_owner is None and _may_look_into(connection, "cron"):
+        jobs = connection.execute("select command from cron.job where jobname = 'process-dlq-entries'").fetchall()
+        found += [f"cron job process-dlq-entries ({command})" for (command,) in jobs]
     if found:
         raise DlqctlError(
             f"this database has a dead-letter queue that dlqctl did not make: {', '.join(found)}",
@@ -99,26 +117,30 @@ def _check_names(connection: psycopg.Connection) -> None:
         )
 
 
+def _may_look_into(connection: psycopg.Connection, schema: str) -> bool:
+    """Whether there is such a schema, and this role may use it."""
+    query = "select from pg_namespace where nspname = %s and has_schema_privilege(oid, 'usage')"
+    return connection.execute(query, (schema,)).rowcount > 0
+
+
 def _check_cron(connection: psycopg.Connection) -> None:
     database = _one(connection, "select current_database()")
     extension = look_at(connection, "pg_cron")
-    if extension.installed:
-        return
-    if not extension.available:
+    if not extension.installed and not extension.available:
         major = connection.info.server_version // 10000
         raise DlqctlError(
             "pg_cron is not on this server, and the processor is its job",
             f"install it (Debian: postgresql-{major}-cron) and set shared_preload_libraries = 'pg_cron'; "
             "or run dlqctl migrate --no-cron, and dlqctl process from any scheduler. Nothing was changed",
         )
-    if extension.loaded_for is None:
+    if extension.loaded_for is None and not extension.hidden:
         raise DlqctlError(
             "pg_cron is on this server but not loaded",
             "set shared_preload_libraries = 'pg_cron' "
             f"and cron.database_name = '{database}' in postgresql.conf and restart; "
             "or run dlqctl migrate --no-cron. Nothing was changed",
         )
-    if extension.loaded_for != database:
+    if extension.loaded_for not in (None, database):
         raise DlqctlError(
             f"pg_cron runs in database {extension.loaded_for}, and this is {database}",
             f"set cron.database_name = '{database}' in postgresql.conf and restart; or run dlqctl migrate "
@@ -133,7 +155,12 @@ def _check_sender(connection: psycopg.Connection, net_worker: bool) -> None:
     comment = _one(
         connection, "select coalesce(obj_description(oid, 'pg_namespace'), '') from pg_namespace where nspname = 'net'"
     )
-    if extension.installed or extension.available or extension.loaded_for:
+    if comment not in (None, NET_COMMENT) and not extension.installed:
+        raise DlqctlError(
+            "there is a schema net that is neither pg_net's nor dlqctl's",
+            "rename it: alter schema net rename to net_old. Nothing was changed",
+        )
+    if has_pg_net(connection):
         if net_worker:
             raise DlqctlError(
                 "pg_net is on this server, and two senders on one schema is a trap",
@@ -145,7 +172,7 @@ def _check_sender(connection: psycopg.Connection, net_worker: bool) -> None:
                 "stop the net-worker, wait until net.http_request_queue is empty, drop schema net cascade, "
                 "and run dlqctl migrate again. Nothing was changed",
             )
-        if extension.loaded_for is None and not extension.installed:
+        if extension.loaded_for is None and not extension.hidden:
             raise DlqctlError(
                 "pg_net is on this server but not loaded",
                 f"set shared_preload_libraries = 'pg_cron, pg_net' and pg_net.database_name = '{database}' "
@@ -157,11 +184,6 @@ def _check_sender(connection: psycopg.Connection, net_worker: bool) -> None:
                 f"set pg_net.database_name = '{database}' in postgresql.conf and restart. Nothing was changed",
             )
         return
-    if comment is not None and comment != NET_COMMENT:
-        raise DlqctlError(
-            "there is a schema net that is neither pg_net's nor dlqctl's",
-            "rename it: alter schema net rename to net_old. Nothing was changed",
-        )
     if comment is None and not net_worker:
         raise DlqctlError(
             "pg_net is not on this server, and something must send the requests",

@@ -17,15 +17,19 @@ declare
   v_net_oid oid := to_regclass('net._http_response');
   v_since timestamptz := (select min(f.dispatched_at) from dlq.in_flight as f) - interval '5 minutes';
 begin
-  with answers as (
+  with recent as materialized (  -- read once: joined directly, each request would read all of them again
+    select r.id, r.created, r.status_code, r.error_msg, r.headers, r.content
+    from net._http_response as r
+    where r.created >= v_since
+  ),
+  answers as (
     select
       f.entry_id, r.status_code, r.error_msg, r.headers, r.content,
       count(*) over (partition by f.request_id) > 1
         or exists (select from net.http_request_queue as q where q.id = f.request_id) as is_ambiguous,
       row_number() over (partition by f.entry_id) as nth
     from dlq.in_flight as f
-      join net._http_response as r
-        on r.id = f.request_id and r.created >= v_since and r.created >= f.dispatched_at - interval '5 minutes'
+      join recent as r on r.id = f.request_id and r.created >= f.dispatched_at - interval '5 minutes'
     where f.net_oid = v_net_oid
   ),
   locked as (

@@ -23,10 +23,12 @@ begin
   v_since := (select min(f.dispatched_at) from dlq.in_flight as f) - interval '5 minutes';
   if v_net_oid is not null and v_since is not null then
     with missing as (
+      -- "not in" is looked up in a hash table; "not exists" would read all recent answers for each request.
       select f.entry_id
       from dlq.in_flight as f
-      where not exists (select from net.http_request_queue as q where q.id = f.request_id)
-        and not exists (select from net._http_response as r where r.id = f.request_id and r.created >= v_since)
+      where f.request_id not in (select q.id from net.http_request_queue as q where q.id is not null)
+        and f.request_id not in (
+          select r.id from net._http_response as r where r.created >= v_since and r.id is not null)
     )
     update dlq.in_flight as f
     set missing_since = case when f.missing_since is null then clock_timestamp() end

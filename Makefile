@@ -1,0 +1,28 @@
+PYTHON_IN_VENV := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check wheel clean
+
+help: ## say what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: ## install what is missing: PostgreSQL with pg_cron (Debian), a virtual environment with dlqctl in .venv
+	@tests/setup.sh
+
+demo: install ## watch pg_cron retry 200 webhooks, in a throw-away server; under four minutes
+	@$(PYTHON_IN_VENV) -m dlqctl demo
+
+test: install ## run the whole test suite; `make test ARGS='-k name'` runs a part of it
+	@$(PYTHON_IN_VENV) -m pytest $(ARGS)
+
+check: install ## check style and types
+	@$(PYTHON_IN_VENV) -m ruff check
+	@$(PYTHON_IN_VENV) -m mypy
+
+wheel: install ## build the wheel into dist/
+	@rm -rf dist
+	@$(PYTHON_IN_VENV) -m build --wheel
+
+clean: ## remove everything that was made here; installed packages stay
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,196 @@
+"""The hot queries keep to their indexes, over a million settled and 100,000 waiting entries.
+
+What is looked at is the plan of each statement inside the functions, by auto_explain: neither a sequential
+scan of the queue nor one of its history.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from dlqctl.sandbox import Cluster
+from tests.conftest import _database
+from tests.db.conftest import Queue
+
+SETTLED, WAITING = 1_000_000, 100_000
+BIG = {"webhook_dlq", "delivery_attempts", "dlq_processing_log", "_http_response"}
+
+
+@pytest.fixture(scope="module")
+def big(cluster: Cluster, template: str) -> Iterator[Queue]:
+    """A queue with a million settled entries, 100,000 that are not due, 40 that are, and long tables beside it."""
+    with _database(cluster, template) as dsn, psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("set session_replication_role = replica")  # no triggers: this is a load
+        conn.execute("update dlq.settings set database_oid = (select oid from pg_database where datname = current_database())")
+        conn.execute(
+            """
+            insert into webhook_dlq (service, payload, status, created_at, updated_at, settled_at, next_retry_at)
+            select
+              's' || n %% 20, '{"text": "hello"}',
+              case when n > %(settled)s then 'pending' when n %% 100 = 0 then 'failed' else 'reprocessed' end,
+              now() - n * interval '1 second', now(),
+              case when n <= %(settled)s then now() - n * interval '1 second' end,
+              case when n > %(settled)s then now() + interval '1 hour' + n * interval '1 second' end
+            from generate_series(1, %(settled)s + %(waiting)s) as n
+            """,
+            {"settled": SETTLED, "waiting": WAITING},
+        )
+        conn.execute(
+            "insert into dlq_processing_log (processed_at, status)"
+            " select now() - n * interval '5 minutes', 'ok' from generate_series(1, 100000) as n"
+        )
+        conn.execute(
+            "insert into dlq.delivery_attempts (entry_id, attempt, dispatched_at, settled_at, outcome, service)"
+            " select id, 1, now(), now(), 'delivered', service from webhook_dlq limit 200000"
+        )
+        conn.execute(
+            "insert into net._http_response (id, status_code, created)"
+            " select -n, 200, now() - interval '1 hour' from generate_series(1, 200000) as n"
+        )
+        conn.execute("set session_replication_role = origin")
+        conn.execute("vacuum analyze")
+        queue = Queue(conn)
+        queue.endpoint("*", "https://hooks.example/{service}")
+        conn.execute("load 'auto_explain'")
+        for setting in ("log_min_duration = 0", "log_nested_statements = on", "log_format = json", "log_analyze = on"):
+            conn.execute(f"set auto_explain.{setting}".encode())
+        conn.execute("set client_min_messages = log")
+        yield queue
+
+
+def _plans(conn: psycopg.Connection, statement: str) -> list[dict[str, Any]]:
+    """The nodes of every plan that a statement and the functions in it have run."""
+    nodes: list[dict[str, Any]] = []
+
+    def walk(node: dict[str, Any]) -> None:
+        nodes.append(node)
+        for child in node.get("Plans", []):
+            walk(child)
+
+    def note(diagnostic: psycopg.errors.Diagnostic) -> None:
+        text = diagnostic.message_primary or ""
+        if match := re.search(r"plan:\n(\{.*\})", text, re.S):
+            walk(json.loads(match[1])["Plan"])
+
+    conn.add_notice_handler(note)
+    try:
+        conn.execute(statement.encode())
+    finally:
+        conn.remove_notice_handler(note)
+    assert nodes
+    return nodes
+
+
+def _assert_no_scan(nodes: list[dict[str, Any]], *, rows: int = 2000) -> None:
+    for node in nodes:
+        if node.get("Relation Name") in BIG and node["Actual Loops"] > 0:
+            assert node["Node Type"] != "Seq Scan", node
+            read = node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
+            assert read <= rows, node
+
+
+def _make_due(queue: Queue, count: int = 40) -> None:
+    queue.conn.execute(
+        "update webhook_dlq set next_retry_at = now() - interval '1 minute' where id in"
+        " (select id from webhook_dlq where status = 'pending' limit %s)",
+        (count,),
+    )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select * from dlq.requeue_lost()",
+        "select * from dlq.collect_responses()",
+        "select * from dlq.dispatch_due()",
+        "select process_dlq_entries()",
+        "call dlq.run_cycle()",
+    ],
+)
+def test_an_idle_step_reads_next_to_nothing(big: Queue, statement: str) -> None:
+    big.conn.execute("update dlq.settings set cycle_budget = '1 second'")
+    _assert_no_scan(_plans(big.conn, statement), rows=50)
+
+
+def test_dispatching_reads_what_is_due(big: Queue) -> None:
+    _make_due(big)
+    nodes = _plans(big.conn, "select * from dlq.dispatch_due()")
+    assert big.one("select count(*) from dlq.in_flight") >= 40
+    claims = [n for n in nodes if n.get("Index Name") == "idx_webhook_dlq_next_retry"]
+    assert claims
+    _assert_no_scan(nodes)
+
+
+def test_settling_reads_what_is_answered(big: Queue) -> None:
+    _make_due(big)
+    big.dispatch()
+    big.conn.execute("set auto_explain.log_min_duration = -1")
+    big.conn.execute(
+        "with taken as (delete from net.http_request_queue returning id)"
+        " insert into net._http_response (id, status_code) select id, 500 from taken"
+    )
+    big.conn.execute("set auto_explain.log_min_duration = 0")
+    _assert_no_scan(_plans(big.conn, "select * from dlq.requeue_lost()"))
+    _assert_no_scan(_plans(big.conn, "select * from dlq.collect_responses()"))
+    assert big.one("select count(*) from dlq.in_flight") == 0
+
+
+def test_losing_reads_what_is_lost(big: Queue) -> None:
+    _make_due(big)
+    big.dispatch()
+    big.conn.execute("truncate dlq.in_flight, net.http_request_queue")
+    _assert_no_scan(_plans(big.conn, "select * from dlq.requeue_lost()"))
+    assert big.one("select count(*) from webhook_dlq where status = 'processing'") == 0
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select store_dlq_entry('s1', '1', idempotency_key => 'k')",
+        "insert into webhook_dlq (service, payload, headers)"
+        " values ('s1', '1', '{\"webhook-id\": \"00000000-0000-7000-8000-000000000000\"}')",
+    ],
+)
+def test_storing_reads_next_to_nothing(big: Queue, statement: str) -> None:
+    _assert_no_scan(_plans(big.conn, statement), rows=10)
+
+
+def test_health_reads_no_more_than_it_counts(big: Queue) -> None:
+    _assert_no_scan(_plans(big.conn, "select * from dlq.health"), rows=10_001)
+    _assert_no_scan(_plans(big.conn, "select dlq_health()"), rows=10_001)
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [
+        ("select count(*) from webhook_dlq where status = 'pending'", "idx_webhook_dlq_next_retry"),
+        (
+            "select count(*) from webhook_dlq where status = 'failed' and created_at > now() - interval '1 hour'",
+            "idx_webhook_dlq_created_at",
+        ),
+        ("select * from webhook_dlq order by created_at desc limit 1", "idx_webhook_dlq_created_at"),
+        (
+            "select * from webhook_dlq where service = 's1' and status = 'failed' order by created_at desc limit 20",
+            "idx_webhook_dlq_service",
+        ),
+        (
+            "select id from webhook_dlq where status = 'failed' order by settled_at desc limit 20",
+            "idx_webhook_dlq_status",
+        ),
+        ("select max(processed_at) from dlq_processing_log", "idx_dlq_processing_log_processed_at"),
+        (
+            "select * from dlq_processing_log order by processed_at desc limit 20",
+            "idx_dlq_processing_log_processed_at",
+        ),
+    ],
+)
+def test_what_people_ask_has_an_index(big: Queue, statement: str, index: str) -> None:
+    nodes = _plans(big.conn, statement)
+    assert index in {node.get("Index Name") for node in nodes}
+    assert not [node for node in nodes if node["Node Type"] == "Seq Scan"]

@@ -1,0 +1,133 @@
+"""`dlqctl verify-cron` and migrate's schedule, on a server with pg_cron: each thing that can be wrong is found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+
+from dlqctl.cli import cli
+from dlqctl.migrate import migrate
+from dlqctl.sandbox import Cluster, start_cluster
+
+
+@pytest.fixture(scope="module")
+def cron_cluster() -> Iterator[Cluster]:
+    """A server whose pg_cron connects over the socket's folder, as pg_cron does by default."""
+    with start_cluster(pg_net=False) as cluster:
+        if not cluster.has_pg_cron:
+            pytest.skip("pg_cron is not installed")
+        migrate(cluster.dsn(), net_worker=True)
+        yield cluster
+
+
+@pytest.fixture
+def conn(cron_cluster: Cluster) -> Iterator[psycopg.Connection]:
+    """A superuser's connection; afterwards the schedule is as it should be."""
+    with psycopg.connect(cron_cluster.dsn(), autocommit=True) as conn:
+        conn.execute("call dlq.run_cycle()")
+        yield conn
+        conn.execute("reset role")
+        conn.execute("select cron.unschedule(jobid) from cron.job where username <> 'postgres' or jobname = 'other'")
+        conn.execute("alter role postgres reset statement_timeout")
+        conn.execute("select dlq.schedule_jobs()")
+
+
+def _verify(cluster: Cluster, dsn: str | None = None) -> tuple[int, str]:
+    result = CliRunner().invoke(cli, ["verify-cron", "--dsn", dsn or cluster.dsn(), "--format", "csv"])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout
+
+
+def test_a_schedule_that_is_in_order_passes(cron_cluster: Cluster, conn: psycopg.Connection) -> None:
+    code, said = _verify(cron_cluster)
+    assert code == 0, said
+    assert "error" not in said
+    for check in ("extension", "database", "job process-dlq-entries", "owner postgres", "last run", "processor"):
+        assert f"\n{check}," in f"\n{said}"
+
+
+@pytest.mark.parametrize(
+    ("fault", "finding"),
+    [
+        ("select cron.alter_job(jobid, active => false) from cron.job", "switched off"),
+        ("select cron.alter_job(jobid, schedule => '0 0 1 1 *') from cron.job", "0 0 1 1 *"),
+        ("select cron.alter_job(jobid, command => 'select 1') from cron.job", "select 1"),
+        ("update cron.job set database = 'postgres'", "postgres"),
+        ("select cron.unschedule(jobid) from cron.job", "is not scheduled"),
+    ],
+)
+def test_a_job_that_is_not_as_it_should_be_is_found_and_migrate_repairs_it(
+    cron_cluster: Cluster, conn: psycopg.Connection, fault: str, finding: str
+) -> None:
+    conn.execute(fault.encode())
+    code, said = _verify(cron_cluster)
+    assert code == 1
+    assert finding in said
+    assert "dlqctl migrate" in said
+    assert migrate(cron_cluster.dsn(), net_worker=True, check=True).changed == ["cron job process-dlq-entries"]
+    assert migrate(cron_cluster.dsn(), net_worker=True).changed == ["cron job process-dlq-entries"]
+    code, said = _verify(cron_cluster)
+    assert code == 0, said
+    assert migrate(cron_cluster.dsn(), net_worker=True).changed == []
+
+
+def test_the_same_job_of_another_user_is_found(cron_cluster: Cluster, conn: psycopg.Connection) -> None:
+    conn.execute("create role second login superuser")
+    conn.execute("set role second")
+    conn.execute("select cron.schedule('process-dlq-entries', '*/5 * * * *', 'call dlq.run_cycle()')")
+    conn.execute("reset role")
+    code, said = _verify(cron_cluster)
+    assert code == 1
+    assert "scheduled 2 times" in said
+    conn.execute("select cron.unschedule(jobid) from cron.job where username = 'second'")
+    conn.execute("drop role second")
+
+
+def test_another_job_that_calls_the_processor_is_found(cron_cluster: Cluster, conn: psycopg.Connection) -> None:
+    conn.execute("select cron.schedule('other', '* * * * *', 'select process_dlq_entries()')")
+    code, said = _verify(cron_cluster)
+    assert code == 1
+    assert "also calls the processor" in said
+
+
+def test_an_owner_who_may_not_run_the_job_is_found(cron_cluster: Cluster, conn: psycopg.Connection) -> None:
+    conn.execute("create role weak login")
+    conn.execute("update cron.job set username = 'weak'")
+    code, said = _verify(cron_cluster)
+    assert code == 1
+    assert "grant dlq_admin to weak" in said
+    conn.execute("select cron.unschedule(jobid) from cron.job")
+    conn.execute("drop role weak")
+
+
+def test_a_short_statement_timeout_of_the_owner_is_found(cron_cluster: Cluster, conn: psycopg.Connection) -> None:
+    conn.execute("alter role postgres set statement_timeout = '3s'")
+    code, said = _verify(cron_cluster)
+    assert code == 0
+    assert "statement_timeout = 3s" in said
+
+
+def test_a_silent_processor_is_found(cron_cluster: Cluster, conn: psycopg.Connection) -> None:
+    conn.execute("update dlq_processing_log set processed_at = processed_at - interval '11 minutes'")
+    code, said = _verify(cron_cluster)
+    assert code == 1
+    assert "processor,error" in said
+
+
+def test_a_role_that_cannot_see_the_job_is_told_so(cron_cluster: Cluster, conn: psycopg.Connection) -> None:
+    conn.execute("create role onlooker login in role dlq_reader")
+    conn.execute("grant usage on schema cron to onlooker")
+    code, said = _verify(cron_cluster, cron_cluster.dsn(user="onlooker"))
+    assert code == 1
+    assert "cannot see the jobs of others" in said
+    conn.execute("drop owned by onlooker")
+    conn.execute("drop role onlooker")
+
+
+def test_without_pg_cron_it_says_what_to_do(database: str, cron_cluster: Cluster) -> None:
+    code, said = _verify(cron_cluster, database)
+    assert code == 1
+    assert "pg_cron is not installed" in said
