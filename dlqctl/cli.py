@@ -173,7 +173,9 @@ def endpoints_list(dsn: str | None, output_format: str) -> None:
 @click.option("--allow-http/--https-only", default=None, help="Whether the URL may be http: in the clear.")
 @click.option("--timeout", "timeout_ms", type=int, metavar="MS", help="1 to 30000; 5000 unless set.")
 @click.option("--max-in-flight", type=int, metavar="N", help="Requests under way at once; 20 unless set.")
-@click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent with every attempt; repeatable.")
+@click.option(
+    "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent with every attempt; repeatable."
+)
 @click.option("--retry-schedule", metavar="WAITS", help="As in '5 min,15 min,1 h'. Else the one in dlq.settings.")
 @click.option("--enable/--disable", "enabled", default=None, help="A disabled endpoint's entries wait.")
 @_database
@@ -250,7 +252,9 @@ def endpoints_test(dsn: str | None, service: str, output_format: str) -> None:
 
 @cli.command("net-worker")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@click.option("--concurrency", type=click.IntRange(1), default=1000, show_default=True, help="Requests at a time, each.")
+@click.option(
+    "--concurrency", type=click.IntRange(1), default=1000, show_default=True, help="Requests at a time, each."
+)
 @_database
 def net_worker(dsn: str | None, workers: int, concurrency: int) -> None:
     """Send requests in the place of pg_net, until stopped. Several may run side by side."""

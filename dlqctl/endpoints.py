@@ -19,7 +19,8 @@ _LIST = """
       cardinality(coalesce(e.retry_schedule, s.retry_schedule)) as retries,
       case
         when not e.enabled then 'disabled'
-        when t.paused_at is not null and (t.paused_until is null or t.paused_until > now()) then 'paused: ' || t.pause_reason
+        when t.paused_at is not null and (t.paused_until is null or t.paused_until > dlq._now()) then
+          'paused: ' || t.pause_reason
         else 'on'
       end as state
     from dlq.endpoints as e

@@ -8,7 +8,7 @@ statement that deletes its request, and only if the claim stands: in any snapsho
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any, LiteralString
 
 import psycopg
@@ -224,10 +224,7 @@ class Queue:
     async def write(self, answers: Sequence[Answer]) -> None:
         """Insert each answer and delete its request, unless the claim is another's by now."""
         for batch in _batches(answers):
-            try:
-                await self._insert(batch)
-            except psycopg.DataError:  # a character that this database's encoding does not have
-                await self._insert([_ascii(answer) for answer in batch])
+            await self._insert(batch)
 
     async def _insert(self, batch: list[Answer]) -> None:
         columns = [[getattr(answer, column.name) for answer in batch] for column in fields(Answer)]
@@ -252,8 +249,3 @@ def _batches(answers: Sequence[Answer]) -> Iterable[list[Answer]]:
         batch.append(answer)
     if batch:
         yield batch
-
-
-def _ascii(answer: Answer) -> Answer:
-    texts = {name: getattr(answer, name) for name in ("content_type", "headers", "content", "error_msg")}
-    return replace(answer, **{name: text and text.encode("ascii", "replace").decode() for name, text in texts.items()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -25,18 +25,20 @@ def process(dsn: str | None = None) -> dict[str, Any]:
     On a terminal it shows how far the cycle is. Ctrl-c ends the cycle; nothing is left half done.
     Raises psycopg.Error as the database does.
     """
-    with connect(dsn, autocommit=True) as watching, connect(dsn, autocommit=True) as working:
-        watching.row_factory = dict_row
+    with (
+        connect(dsn, autocommit=True) as working,
+        connect(dsn, autocommit=True) as other,
+        other.cursor(row_factory=dict_row) as watching,
+    ):
         last = watching.execute("select coalesce(max(id), 0) as id from public.dlq_processing_log").fetchone()
         assert last is not None
-        last_id = last["id"]  # type: ignore[call-overload]
-        failure: list[BaseException] = []
+        failures: list[psycopg.Error] = []
 
         def cycle() -> None:
             try:
                 working.execute("call dlq.run_cycle()")
             except psycopg.Error as error:
-                failure.append(error)
+                failures.append(error)
 
         worker = threading.Thread(target=cycle, daemon=True)
         worker.start()
@@ -44,20 +46,20 @@ def process(dsn: str | None = None) -> dict[str, Any]:
             try:
                 while worker.is_alive():
                     worker.join(0.25)
-                    show(watching.execute(_LAST_RUN, (last_id,)).fetchone())  # type: ignore[arg-type]
+                    show(watching.execute(_LAST_RUN, (last["id"],)).fetchone())
             except KeyboardInterrupt:
                 working.cancel_safe()
                 worker.join()
                 raise
-        if failure:
-            raise failure[0]
-        run = watching.execute(_LAST_RUN, (last_id,)).fetchone()
+        if failures:
+            raise failures[0]
+        run = watching.execute(_LAST_RUN, (last["id"],)).fetchone()
         assert run is not None
-        return run  # type: ignore[return-value]
+        return run
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Any]:
+def _progress() -> Iterator[Callable[[dict[str, Any] | None], None]]:
     """Yield what shows a run's row: a bar on a terminal, nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda row: None

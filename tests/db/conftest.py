@@ -58,8 +58,9 @@ class Queue:
 
     def make_due(self, entry_id: str | None = None) -> None:
         self.conn.execute(
-            "update public.webhook_dlq set next_retry_at = dlq._now() where status = 'pending' and (%s::uuid is null or id = %s)",
-            (entry_id, entry_id),
+            "update public.webhook_dlq set next_retry_at = dlq._now()"
+            " where status = 'pending' and id = coalesce(%s, id)",
+            (entry_id,),
         )
 
     def entry(self, entry_id: str) -> dict[str, Any]:

@@ -61,7 +61,9 @@ def test_an_id_that_was_handed_out_twice_makes_both_attempts_unanswered(queue: Q
     queue.send(second)
     assert queue.one("select count(distinct request_id) from dlq.in_flight") == 1
     queue.conn.execute("delete from net.http_request_queue")
-    queue.conn.execute("insert into net._http_response (id, status_code) select distinct request_id, 200 from dlq.in_flight")
+    queue.conn.execute(
+        "insert into net._http_response (id, status_code) select distinct request_id, 200 from dlq.in_flight"
+    )
     assert queue.collect() == (0, 0, 2)
     assert {row["status"] for row in queue.rows("select status from webhook_dlq")} == {"pending"}
 

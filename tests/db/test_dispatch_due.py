@@ -30,7 +30,7 @@ def test_a_request_carries_the_entry_its_attempt_and_the_payload(queue: Queue) -
 
 
 def test_the_digest_is_of_the_bytes_that_are_sent(queue: Queue) -> None:
-    queue.send(queue.store(payload={"ä": "日本 \" \\ \n", "n": 1.50}))
+    queue.send(queue.store(payload={"ä": '日本 " \\ \n', "n": 1.50}))
     assert queue.one("select sha256(q.body) = f.digest from net.http_request_queue q, dlq.in_flight f")
 
 
@@ -81,7 +81,9 @@ def test_a_flood_for_one_service_does_not_delay_another(queue: Queue) -> None:
     queue.store_many(10, "brook")
     assert queue.dispatch() == 20
     assert queue.one("select count(*) from dlq.in_flight where service = 'brook'") == 10
-    first_two = queue.rows("select q.headers ->> 'webhook-id' as id from net.http_request_queue as q order by q.id limit 2")
+    first_two = queue.rows(
+        "select q.headers ->> 'webhook-id' as id from net.http_request_queue as q order by q.id limit 2"
+    )
     assert len({queue.entry(row["id"])["service"] for row in first_two}) == 2, "in turn"
 
 

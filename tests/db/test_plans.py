@@ -27,7 +27,9 @@ def big(cluster: Cluster, template: str) -> Iterator[Queue]:
     """A queue with a million settled entries, 100,000 that are not due, 40 that are, and long tables beside it."""
     with _database(cluster, template) as dsn, psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute("set session_replication_role = replica")  # no triggers: this is a load
-        conn.execute("update dlq.settings set database_oid = (select oid from pg_database where datname = current_database())")
+        conn.execute(
+            "update dlq.settings set database_oid = (select oid from pg_database where datname = current_database())"
+        )
         conn.execute(
             """
             insert into webhook_dlq (service, payload, status, created_at, updated_at, settled_at, next_retry_at)

@@ -110,7 +110,10 @@ def test_jitter_spreads_what_failed_together(queue: Queue) -> None:
     assert len(waits) == 1
     queue.conn.execute("update dlq.endpoints set max_in_flight = 100")
     assert queue.dispatch() == 50
-    queue.conn.execute("with gone as (delete from net.http_request_queue returning id) insert into net._http_response (id, status_code) select id, 500 from gone")
+    queue.conn.execute(
+        "with gone as (delete from net.http_request_queue returning id)"
+        " insert into net._http_response (id, status_code) select id, 500 from gone"
+    )
     assert queue.collect() == (0, 50, 0)
     assert len({row["next_retry_at"] for row in queue.rows("select next_retry_at from webhook_dlq")}) > 40
 

@@ -171,9 +171,7 @@ def test_an_echo_under_the_same_key_is_an_echo_too(queue: Queue) -> None:
 def test_an_echo_by_plain_insert_with_the_same_key_succeeds(queue: Queue) -> None:
     entry_id = queue.store(payload={"a": 1}, idempotency_key="k")
     queue.send(entry_id)
-    queue.conn.execute(
-        "insert into webhook_dlq (service, payload, idempotency_key) values ('shop', '{\"a\": 1}', 'k')"
-    )
+    queue.conn.execute("insert into webhook_dlq (service, payload, idempotency_key) values ('shop', '{\"a\": 1}', 'k')")
     queue.answer(entry_id, 200)
     assert queue.collect() == (0, 1, 0)
 

@@ -25,38 +25,31 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Jsonb
 
-from dlqctl import net_http, net_worker
-from dlqctl.bundle import SQL
+from dlqctl import definitions, net_http, net_queue, net_worker
 from dlqctl.errors import DlqctlError
 
 pytest.importorskip("pycurl", reason="the net-worker's extra is not installed: dlqctl[net-worker]")
 
-FILES = ("schema", "http_request_queue", "_http_response", "_urlencode", "wake", "http_post", "grants")
 WORKER = "net_test_worker"
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 @pytest.fixture
-def net_database() -> Iterator[str]:
-    """The DSN of a database with sql/net/ in it, as a superuser."""
-    dsn = os.environ.get("NET_TEST_DSN")
-    if not dsn:
-        pytest.skip("NET_TEST_DSN names no database")
-    load(dsn)
-    yield dsn
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute("drop schema net cascade")
+def net_database(database: str) -> str:
+    """The DSN of a database with schema net in it, as a superuser, on a server where WORKER may log in."""
+    with psycopg.connect(database, autocommit=True) as conn:
+        if not scalar(conn, "select count(*) from pg_roles where rolname = %s", WORKER):
+            conn.execute(f"create role {WORKER} login in role dlq_net_worker".encode())
+    return database
 
 
 def load(dsn: str) -> None:
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        for role, options in (("dlq_owner", ""), ("dlq_net_worker", ""), (WORKER, "login in role dlq_net_worker")):
-            if not scalar(conn, "select count(*) from pg_roles where rolname = %s", role):
-                conn.execute(f"create role {role} {options}".encode())
-        conn.execute(f'grant create on database "{conn.info.dbname}" to dlq_owner'.encode())
+    """Run everything of sql/net/, as migrate does where the schema is missing."""
+    with psycopg.connect(dsn) as conn:
+        conn.execute(definitions.net_schema().encode())
         conn.execute("set role dlq_owner")
-        for name in FILES:
-            conn.execute((SQL / "net" / f"{name}.sql").read_bytes())
+        for statements in definitions.net_everything():
+            conn.execute(statements.encode())
 
 
 @pytest.fixture
@@ -452,25 +445,6 @@ def test_a_reply_that_is_not_utf8_is_readable(db: Connection, start: Start, rece
     assert (row["status_code"], row["content"], row["headers"]["X-Odd"]) == (200, "a\ufffdbé", "\ufffd")
 
 
-def test_a_reply_the_databases_encoding_lacks_is_answered(net_database: str, receiver: Receiver) -> None:
-    with psycopg.connect(net_database, autocommit=True) as server:
-        server.execute("drop database if exists net_latin1")
-        server.execute("create database net_latin1 encoding 'LATIN1' locale 'C' template template0")
-        worker = None
-        try:
-            dsn = make_conninfo(net_database, dbname="net_latin1")
-            load(dsn)
-            with psycopg.connect(dsn, autocommit=True, client_encoding="utf8") as conn:
-                worker = Worker(dsn, slots=5)
-                row = answer(conn, post(conn, receiver.url("/utf8"))[0])
-            assert (row["status_code"], row["content"]) == (200, "a?b?")
-        finally:
-            if worker is not None:
-                worker.signal(signal.SIGTERM)
-                worker.wait()
-            server.execute("drop database net_latin1 with (force)")
-
-
 def test_a_certificate_is_checked(db: Connection, start: Start, tmp_path: Path) -> None:
     certificate = make_certificate(tmp_path)
     receiver = Receiver(certificate)
@@ -612,11 +586,24 @@ def test_an_emptied_queue_does_not_get_the_answers_of_another(db: Connection, st
     start()
     until(lambda: receiver.count("/gate") == 1)
     db.execute("truncate net.http_request_queue restart identity")
-    (new,) = post(db, receiver.url("/none"))
+    (new,) = post(db, receiver.url("/hang"), timeout=2000)
     assert new == old
-    assert answer(db, new)["status_code"] == 204
+    until(lambda: receiver.count("/hang") == 1)
     receiver.open_gate()
+    assert answer(db, new)["timed_out"] is True
+
+
+def test_an_answer_is_not_written_without_the_claim(db: Connection, start: Start, receiver: Receiver) -> None:
+    (lost,) = post(db, receiver.url("/gate"))
+    start(slots=1)
+    until(lambda: receiver.count("/gate") == 1)
+    db.execute("select pg_advisory_lock(%s, 7)", (net_queue.LOCK_CLASS,))
+    db.execute("update net.http_request_queue set claimed_by = 7")
+    receiver.open_gate()
+    # The only slot is free again when the lost request has ended.
     assert answer(db, post(db, receiver.url("/ok"))[0])["status_code"] == 200
+    assert answer(db, post(db, receiver.url("/ok"))[0])["status_code"] == 200
+    assert scalar(db, "select array_agg(id) from net.http_request_queue") == [lost]
     assert answered(db) == 2
 
 
