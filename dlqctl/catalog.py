@@ -27,23 +27,7 @@ def lay_down(connection: psycopg.Connection, *, apply: bool = True) -> list[str]
     object that must be dropped for it.
     """
     ours = [d for d in definitions.load() if d.table is None]
-    return _lay_down_code(connection, ours, definitions.grants(), apply=apply)
-
-
-def lay_down_on_tables(connection: psycopg.Connection, *, apply: bool = True) -> list[str]:
-    """The same for row level security, triggers and policies; then drop what is no longer defined.
-
-    Only this takes strong locks on the queue, and only where something differs. So it comes last: a
-    webhook that is stored meanwhile waits from here to the commit.
-    """
-    defined = definitions.load()
-    changed = _switch_on_row_security(connection, apply=apply)
-    for definition in defined:
-        if definition.table and differs(connection, definition):
-            changed.append(str(definition))
-            if apply:
-                connection.execute(definition.create_sql.encode())
-    return changed + _drop_what_is_not_defined(connection, defined, ["dlq", "public"], apply=apply)
+    return _lay_down_code(connection, ours, "grants", definitions.grants(), apply=apply)
 
 
 def lay_down_net(connection: psycopg.Connection, *, apply: bool = True) -> list[str]:
@@ -55,11 +39,31 @@ def lay_down_net(connection: psycopg.Connection, *, apply: bool = True) -> list[
             return changed
         connection.execute(definitions.net_tables().encode())
     ours = definitions.load_net()
-    changed += _lay_down_code(connection, ours, definitions.net_grants(), apply=apply)
+    changed += _lay_down_code(connection, ours, "grants in net", definitions.net_grants(), apply=apply)
     return changed + _drop_what_is_not_defined(connection, ours, ["net"], apply=apply)
 
 
-def _lay_down_code(connection: psycopg.Connection, ours: list[Definition], grants: str, *, apply: bool) -> list[str]:
+def lay_down_on_tables(connection: psycopg.Connection, *, apply: bool = True) -> list[str]:
+    """The same for row level security, triggers and policies; then drop what is no longer defined.
+
+    Only this takes strong locks, only where something differs, and on the queue last: a webhook that is
+    stored meanwhile waits for the one lock, and then until the commit.
+    """
+    defined = definitions.load()
+    steps = [
+        *_row_security(connection),
+        *_stale_triggers(connection, defined),
+        *((d.table, str(d), d.create_sql) for d in defined if d.table and differs(connection, d)),
+    ]
+    for _, _, statements in sorted(steps, key=lambda step: step[0] == "public.webhook_dlq") if apply else ():
+        connection.execute(statements.encode())
+    changed = [what for _, what, _ in steps]
+    return changed + _drop_what_is_not_defined(connection, defined, ["dlq", "public"], apply=apply)
+
+
+def _lay_down_code(
+    connection: psycopg.Connection, ours: list[Definition], grants_name: str, grants: str, *, apply: bool
+) -> list[str]:
     granted = _granted_to_others(connection, ours)
     changed: list[str] = []
     while True:
@@ -70,7 +74,8 @@ def _lay_down_code(connection: psycopg.Connection, ours: list[Definition], grant
                 dropped |= apply and _replace(connection, definition)
         if not dropped:  # else something that had been looked at may be gone with it
             break
-    changed += _lay_down_grants(connection, grants, apply=apply)
+    if _lay_down_grants(connection, grants, apply=apply):
+        changed.append(grants_name)
     for statement in granted - _granted_to_others(connection, ours) if apply else ():
         connection.execute(statement.encode())
     return list(dict.fromkeys(changed))
@@ -216,47 +221,61 @@ def _drop(connection: psycopg.Connection, kind: str, oid: object) -> None:
     connection.execute(f"drop {kind} {identity} cascade".encode())
 
 
-_OURS = """
-    select 'view', c.oid, n.nspname || '.' || c.relname, null
-    from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
-    where c.relkind = 'v' and c.relowner = %(owner)s::regrole and n.nspname = any (%(schemas)s)
-    union all
-    select 'routine', p.oid, n.nspname || '.' || p.proname, null
-    from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
-    where p.proowner = %(owner)s::regrole and n.nspname = any (%(schemas)s)
-    union all
-    select 'trigger', t.oid, t.tgname::text, n.nspname || '.' || c.relname
-    from pg_trigger as t
-      join pg_class as c on c.oid = t.tgrelid
-      join pg_namespace as n on n.oid = c.relnamespace
-      join pg_proc as f on f.oid = t.tgfoid
-    where c.relowner = %(owner)s::regrole and f.proowner = %(owner)s::regrole and n.nspname = any (%(schemas)s)
-"""
-
-
 def _drop_what_is_not_defined(
     connection: psycopg.Connection, defined: list[Definition], schemas: list[str], *, apply: bool
 ) -> list[str]:
-    """Views, routines and triggers of ours that no file defines any more."""
-    names = {(d.name, d.table) for d in defined}
+    """Views and routines of ours that no file defines any more."""
 
-    def stale() -> list[tuple[str, object, str, str | None]]:
-        found = connection.execute(_OURS, {"owner": OWNER, "schemas": schemas}).fetchall()
-        return [row for row in found if (row[2], row[3]) not in names]
+    def stale() -> list[tuple[str, object, str]]:
+        return connection.execute(
+            """
+            select 'view', c.oid, n.nspname || '.' || c.relname
+            from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
+            where c.relkind = 'v' and c.relowner = %(owner)s::regrole and n.nspname = any (%(schemas)s)
+              and n.nspname || '.' || c.relname <> all (%(defined)s)
+            union all
+            select 'routine', p.oid, n.nspname || '.' || p.proname
+            from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
+            where p.proowner = %(owner)s::regrole and n.nspname = any (%(schemas)s)
+              and n.nspname || '.' || p.proname <> all (%(defined)s)
+            """,
+            {"owner": OWNER, "schemas": schemas, "defined": [d.name for d in defined if d.table is None]},
+        ).fetchall()
 
-    changed = [f"{kind} {name}{f' on {table}' if table else ''}, no longer defined" for kind, _, name, table in stale()]
-    while apply and (left := stale()):  # one may go with another
-        kind, oid, name, table = left[-1]
-        if table:
-            connection.execute(f'drop trigger "{name}" on {table}'.encode())
-        else:
-            _drop(connection, kind, oid)
+    found = stale()
+    changed = [f"{kind} {name}, no longer defined" for kind, _, name in found]
+    while apply and found:
+        _drop(connection, *found[0][:2])
+        found = stale()  # others may have gone with it
     return changed
 
 
-def _switch_on_row_security(connection: psycopg.Connection, *, apply: bool) -> list[str]:
-    """On every table; but never forced, or dlq_owner itself would see an empty queue."""
-    tables = connection.execute(
+_Steps = list[tuple[str, str, str]]
+"""The table to be locked, what is wrong with it, the statement that mends it."""
+
+
+def _stale_triggers(connection: psycopg.Connection, defined: list[Definition]) -> _Steps:
+    rows = connection.execute(
+        """
+        select t.tgname, t.tgrelid::regclass::text
+        from pg_trigger as t
+          join pg_class as c on c.oid = t.tgrelid
+          join pg_proc as f on f.oid = t.tgfoid
+        where c.relowner = %(owner)s::regrole and f.proowner = %(owner)s::regrole
+        """,
+        {"owner": OWNER},
+    ).fetchall()
+    ours = {(d.name, d.table) for d in defined}
+    return [
+        (table, f"trigger {name} on {table}, no longer defined", f'drop trigger "{name}" on {table}')
+        for name, table in rows
+        if (name, table) not in ours
+    ]
+
+
+def _row_security(connection: psycopg.Connection) -> _Steps:
+    """It is on for every table; but never forced, or dlq_owner itself would see an empty queue."""
+    rows = connection.execute(
         """
         select c.oid::regclass::text
         from pg_class as c
@@ -265,9 +284,14 @@ def _switch_on_row_security(connection: psycopg.Connection, *, apply: bool) -> l
         """,
         (OWNER,),
     ).fetchall()
-    for (table,) in tables if apply else ():
-        connection.execute(f"alter table {table} enable row level security, no force row level security".encode())
-    return [f"row level security of {table}" for (table,) in tables]
+    return [
+        (
+            table,
+            f"row level security of {table}",
+            f"alter table {table} enable row level security, no force row level security",
+        )
+        for (table,) in rows
+    ]
 
 
 _READ_GRANTS = """
@@ -295,7 +319,8 @@ _READ_GRANTS = """
 """
 
 
-def _lay_down_grants(connection: psycopg.Connection, statements: str, *, apply: bool) -> list[str]:
+def _lay_down_grants(connection: psycopg.Connection, statements: str, *, apply: bool) -> bool:
+    """Grant and revoke, if that changes anything. Returns whether it does."""
     before = connection.execute(_READ_GRANTS, {"owner": OWNER}).fetchall()
     changed = True
     try:
@@ -304,10 +329,10 @@ def _lay_down_grants(connection: psycopg.Connection, statements: str, *, apply: 
             changed = connection.execute(_READ_GRANTS, {"owner": OWNER}).fetchall() != before
             if not changed or not apply:
                 raise psycopg.Rollback
-    except psycopg.ProgrammingError:
+    except psycopg.ProgrammingError:  # they name something that is not there yet
         if apply:
             raise
-    return ["grants"] if changed else []
+    return changed
 
 
 def _granted_to_others(connection: psycopg.Connection, ours: list[Definition]) -> set[str]:

@@ -22,10 +22,12 @@ AS_CALLER = "reset role;"
 # The engine takes the same lock for each of its steps: see sql/engine/_engine_lock.sql.
 ENGINE_LOCK = 6581361
 
-# Nothing found along somebody's search_path gets into what is created, nor into how it reads from the catalog.
+# Nothing found along somebody's search_path gets into what is created, and names read from the catalog as they
+# are written here.
 BEGIN = f"""\
 set local lock_timeout = '2s';
 set local search_path = pg_catalog, pg_temp;
+set local quote_all_identifiers = off;
 set local check_function_bodies = off;
 select pg_advisory_xact_lock({ENGINE_LOCK});
 """

@@ -13,10 +13,11 @@ import sqlalchemy
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from psycopg.conninfo import make_conninfo
 
 from dlqctl import __version__, catalog, definitions, preflight
 from dlqctl.bundle import MIGRATIONS
-from dlqctl.connection import connect
+from dlqctl.connection import connect, resolve_dsn
 from dlqctl.errors import CannotConnect, DlqctlError
 
 _WAITS = (0.2, 0.5, 1, 2, 4, 8, 8, 8)
@@ -197,7 +198,8 @@ def _schedule(raw: psycopg.Connection, *, apply: bool) -> list[str]:
 
 
 def _connect(dsn: str | None) -> psycopg.Connection:
-    raw = connect(dsn)
+    # In any other encoding, or in none, not every name could be read.
+    raw = connect(make_conninfo(resolve_dsn(dsn), client_encoding="utf8"))
     # Each statement must see what others committed before the lock was ours, whatever the default is here; and
     # a pooler may hand this session to others afterwards, statements prepared in it included.
     raw.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
@@ -253,7 +255,8 @@ def _explained(error: psycopg.Error) -> DlqctlError:
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return DlqctlError(
             f"a right is missing: {error.diag.message_primary}",
-            "connect as a superuser, or as a role with CREATEROLE that owns the database. Nothing was changed",
+            "connect as a superuser, or as a role that owns the database and has CREATEROLE or, where dlqctl is "
+            "installed already, dlq_owner. Nothing was changed",
         )
     if isinstance(error, psycopg.errors.LockNotAvailable):
         return DlqctlError(

@@ -6,23 +6,19 @@ declare
   v_object text;
 begin
   for v_object in
-    select format('all privileges on all %s in schema dlq', kind)
-    from unnest(array['tables', 'sequences', 'routines']) as k (kind)
+    select 'schema dlq'
     union all
-    select 'all privileges on schema dlq'
+    select format('%s %s', case c.relkind when 'S' then 'sequence' else 'table' end, c.oid::regclass)
+    from pg_class as c
+    where c.relowner = 'dlq_owner'::regrole
+      and c.relnamespace in ('dlq'::regnamespace, 'public'::regnamespace)
+      and c.relkind in ('r', 'v', 'S')
     union all
-    select format('all privileges on %s %s', k.kind, k.name)
-    from (
-      select 'table' as kind, c.oid::regclass::text as name
-      from pg_class as c
-      where c.relowner = 'dlq_owner'::regrole and c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v')
-      union all
-      select 'function', p.oid::regprocedure::text
-      from pg_proc as p
-      where p.proowner = 'dlq_owner'::regrole and p.pronamespace = 'public'::regnamespace
-    ) as k
+    select format('routine %s', p.oid::regprocedure)
+    from pg_proc as p
+    where p.proowner = 'dlq_owner'::regrole and p.pronamespace in ('dlq'::regnamespace, 'public'::regnamespace)
   loop
-    execute format('revoke %s from public, dlq_admin, dlq_reader, dlq_writer', v_object);
+    execute format('revoke all privileges on %s from public, dlq_admin, dlq_reader, dlq_writer', v_object);
   end loop;
 end
 $$;

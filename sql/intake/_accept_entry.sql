@@ -13,9 +13,9 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_now timestamptz := dlq._now();
+  v_wait interval;
   v_jitter double precision;
-  v_schedule interval[];
-  v_original uuid;
+  v_any_in_flight boolean;
 begin
   new.created_at := coalesce(new.created_at, v_now);
   new.updated_at := v_now;
@@ -24,17 +24,22 @@ begin
   end if;
 
   if new.status = 'pending' then
-    v_original := dlq._echo_of(new.service, new.headers, new.payload, new.raw_body);
-    if v_original is not null then
-      new.status := 'discarded';
-      new.duplicate_of := v_original;
-      new.idempotency_key := null;
-    elsif new.next_retry_at is null then
-      select coalesce(r.retry_schedule, s.retry_schedule), s.jitter
-      into v_schedule, v_jitter
-      from dlq.settings as s
-        left join lateral dlq._route(new.service) as r on true;
-      new.next_retry_at := v_now + v_schedule[1] * (1 + v_jitter * random());
+    -- One query, since every webhook pays for it.
+    select
+      (coalesce(own.retry_schedule, template.retry_schedule, s.retry_schedule))[1], s.jitter,
+      exists (select from dlq.in_flight as f where f.service = new.service)
+    into v_wait, v_jitter, v_any_in_flight
+    from dlq.settings as s
+      left join dlq.endpoints as own on own.service = new.service
+      left join dlq.endpoints as template on template.service = '*' and own.service is null;
+
+    new.next_retry_at := coalesce(new.next_retry_at, v_now + v_wait * (1 + v_jitter * random()));
+    if v_any_in_flight or new.headers is not null then
+      new.duplicate_of := dlq._echo_of(new.service, new.headers, new.payload, new.raw_body);
+      if new.duplicate_of is not null then
+        new.status := 'discarded';
+        new.idempotency_key := null;
+      end if;
     end if;
   end if;
 

@@ -26,13 +26,11 @@ begin
     return v_original;
   end if;
 
-  -- By its body, if anything of this service is in flight.
-  if exists (select from dlq.in_flight as f where f.service = _echo_of.service) then
-    update dlq.in_flight as f
-    set echoed = true
-    where f.service = _echo_of.service and f.digest = dlq._digest(dlq._body(payload, raw_body))
-    returning f.entry_id into v_original;
-  end if;
+  -- By its body.
+  update dlq.in_flight as f
+  set echoed = true
+  where f.service = _echo_of.service and f.digest = dlq._digest(dlq._body(payload, raw_body))
+  returning f.entry_id into v_original;
   return v_original;
 end
 $$;

@@ -1,0 +1,126 @@
+"""What somebody has changed by hand is found by --check and mended by migrate; what is theirs stays."""
+
+from __future__ import annotations
+
+import pytest
+
+from dlqctl.migrate import migrate
+from tests.migration.migrating import do, dump, fingerprint, run
+
+EDITS = {
+    "function, its body": (
+        "create or replace function dlq._to_interval(setting text) returns interval language sql immutable"
+        " set search_path = pg_catalog, pg_temp as 'select interval ''1 s'''",
+        "function dlq._to_interval",
+    ),
+    "function, its volatility": ("alter function dlq.resume(text) stable", "function dlq.resume"),
+    "function, its search_path": ("alter function dlq.resume(text) reset search_path", "function dlq.resume"),
+    "function, its rights": ("alter function dlq.resume(text) security invoker", "function dlq.resume"),
+    "function, its comment": ("comment on function dlq.resume(text) is null", "function dlq.resume"),
+    "function, gone": ("drop function dlq.unschedule_jobs()", "function dlq.unschedule_jobs", "grants"),
+    "procedure, its body": (
+        "create or replace procedure dlq.run_cycle() language plpgsql as 'begin end'",
+        "procedure dlq.run_cycle",
+    ),
+    "view, its query": (
+        "do $$ begin execute 'create or replace view dlq.entries as '"
+        " || rtrim(pg_get_viewdef('dlq.entries'::regclass), ';') || ' where false'; end $$",
+        "view dlq.entries",
+    ),
+    "view, a column more": (
+        "do $$ begin execute 'create or replace view dlq.entries as select e.*, 1 as one from ('"
+        " || rtrim(pg_get_viewdef('dlq.entries'::regclass), ';') || ') as e'; end $$",
+        "view dlq.entries",
+    ),
+    "view, its options": ("alter view dlq.entries set (security_invoker = true)", "view dlq.entries"),
+    "view, its comment": ("comment on view dlq.entries is 'mine'", "view dlq.entries"),
+    "view, gone": ("drop view dlq.entries", "view dlq.entries", "grants"),
+    "trigger, disabled": (
+        "alter table webhook_dlq disable trigger accept_entry",
+        "trigger accept_entry on public.webhook_dlq",
+    ),
+    "trigger, its condition": (
+        "create or replace trigger accept_entry before insert on webhook_dlq for each row when (new.id is null)"
+        " execute function dlq._accept_entry()",
+        "trigger accept_entry on public.webhook_dlq",
+    ),
+    "trigger, its comment": (
+        "comment on trigger accept_entry on webhook_dlq is null",
+        "trigger accept_entry on public.webhook_dlq",
+    ),
+    "trigger, gone": ("drop trigger accept_entry on webhook_dlq", "trigger accept_entry on public.webhook_dlq"),
+    "trigger, the same again under another name": (
+        "create trigger once_more before insert on webhook_dlq for each row execute function dlq._accept_entry()",
+        "trigger once_more on public.webhook_dlq, no longer defined",
+    ),
+    "policy, its condition": (
+        "alter policy readers_read on webhook_dlq using (service = 'mine')",
+        "policy readers_read on public.webhook_dlq",
+    ),
+    "policy, its roles": (
+        "alter policy readers_read on webhook_dlq to public",
+        "policy readers_read on public.webhook_dlq",
+    ),
+    "policy, restrictive": (
+        "drop policy readers_read on webhook_dlq;"
+        "create policy readers_read on webhook_dlq as restrictive for select to dlq_reader using (true)",
+        "policy readers_read on public.webhook_dlq",
+    ),
+    "policy, gone": ("drop policy readers_read on webhook_dlq", "policy readers_read on public.webhook_dlq"),
+    "row level security, off": (
+        "alter table webhook_dlq disable row level security",
+        "row level security of public.webhook_dlq",
+    ),
+    "row level security, forced": (
+        "alter table dlq.settings force row level security",
+        "row level security of dlq.settings",
+    ),
+    "grant, revoked": ("revoke select on dlq_processing_log from dlq_reader", "grants"),
+    "grant, revoked from a column": ("revoke select (status) on webhook_dlq from dlq_reader", "grants"),
+    "grant, revoked from a function": ("revoke execute on function dlq.resume(text) from dlq_admin", "grants"),
+    "grant, of a table to PUBLIC": ("grant select on webhook_dlq to public", "grants"),
+    "grant, of a column to PUBLIC": ("grant select (payload) on webhook_dlq to public", "grants"),
+    "grant, of a view to PUBLIC": ("grant select on dlq.entries to public", "grants"),
+    "grant, of a function to PUBLIC": ("grant execute on function dlq.resume(text) to public", "grants"),
+    "grant, of a function in public to PUBLIC": ("grant execute on function process_dlq_entries() to public", "grants"),
+    "grant, of the schema to PUBLIC": ("grant create on schema dlq to public", "grants"),
+    "grant, one more to a role of ours": ("grant select on webhook_dlq to dlq_reader", "grants"),
+    "grant, with the option": ("grant select on dlq.entries to dlq_reader with grant option", "grants"),
+    "right, of dlq_owner": ("revoke create on schema public from dlq_owner", "roles"),
+    "function of net": (
+        "create or replace function net.wake() returns void language sql as 'select'",
+        "function net.wake",
+    ),
+    "function of net, to PUBLIC": ("grant execute on function net.wake() to public", "grants in net"),
+    "table of net, to PUBLIC": ("grant insert on net._http_response to public", "grants in net"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_hand_edit_is_found_by_check_and_repaired_by_migrate(
+    database: str, dump_as_installed: str, edit: str
+) -> None:
+    statement, *names = EDITS[edit]
+    do(database, statement)
+    edited = fingerprint(database)
+
+    found = run("--dsn", database, "migrate", "--check", "--no-cron")
+    assert (found.code, found.out.splitlines()) == (1, names)
+    assert fingerprint(database) == edited
+
+    assert migrate(database, cron=False).changed[:1] == names[:1]
+    assert dump(database) == dump_as_installed  # of which a check finds nothing: see test_install.py
+
+
+def test_several_hand_edits_are_all_named(database: str) -> None:
+    do(
+        database,
+        "drop view dlq.backlog",
+        "alter function dlq.resume(text) stable",
+        "grant select on webhook_dlq to public",
+    )
+
+    found = run("--dsn", database, "migrate", "--check", "--no-cron")
+
+    assert found.out.splitlines() == ["function dlq.resume", "view dlq.backlog", "grants"]
+    assert found.code == 1
