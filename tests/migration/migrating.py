@@ -52,7 +52,7 @@ def program(name: str) -> Path:
 
 def dump(dsn: str, *options: str) -> str:
     """The database as pg_dump writes it, without its data unless asked."""
-    words = [program("pg_dump"), *(options or ("--schema-only",)), dsn]
+    words = [str(program("pg_dump")), *(options or ("--schema-only",)), dsn]
     text = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     # Two lines carry a random word of each run's own.
     return "".join(line for line in text.splitlines(True) if not line.startswith(("\\restrict", "\\unrestrict")))

@@ -21,7 +21,7 @@ from tests.migration.migrating import WAITING, ask, do, dump, fingerprint, progr
 
 def pipe(sql: str, dsn: str) -> subprocess.CompletedProcess[str]:
     """Run SQL as a person would: through psql, which stops at the first error."""
-    words = [program("psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", dsn]
+    words = [str(program("psql")), "-X", "-q", "-v", "ON_ERROR_STOP=1", dsn]
     return subprocess.run(words, input=sql, check=False, capture_output=True, text=True)
 
 
