@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +14,9 @@ import pytest
 import dlqctl.migrate
 from dlqctl import definitions
 from dlqctl.bundle import MIGRATIONS, SQL
-from dlqctl.sandbox import Cluster, _as_server_user, _make_folder, _without, find_server, start_cluster
-from tests.migration.migrating import do, dump, program
+from dlqctl.sandbox import Cluster, _make_folder, _without, find_server, start_cluster
+from tests.migration.migrating import do, dump
+from tests.standby import standby_of
 
 
 @pytest.fixture(scope="session")
@@ -80,21 +80,8 @@ def bare_cluster(_bare_cluster: Cluster) -> Iterator[Cluster]:
 @pytest.fixture
 def standby(_bare_cluster: Cluster) -> Iterator[Cluster]:
     """A streaming standby of the bare cluster."""
-    folder = _make_folder()
-    replica = Cluster(_bare_cluster.binaries, folder, _bare_cluster.database, pg_net=False)
-    try:
-        subprocess.run(
-            [program("pg_basebackup"), "-D", folder / "data", "-R", "-c", "fast", "-d", _bare_cluster.dsn()],
-            check=True,
-            **_as_server_user(folder),
-        )
-        with (folder / "data" / "postgresql.conf").open("a") as file:
-            file.write(f"unix_socket_directories = '{folder}'\n")
-        replica.start()
+    with standby_of(_bare_cluster) as replica:
         yield replica
-    finally:
-        replica.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Release:
