@@ -18,8 +18,9 @@ import pytest
 from psycopg import sql
 from pytest_postgresql.janitor import DatabaseJanitor
 
+from dlqctl.cluster import Cluster, find_server, start_cluster
 from dlqctl.receiver import Receiver
-from dlqctl.sandbox import Cluster, Sandbox, find_server, sandbox, start_cluster
+from dlqctl.sandbox import Sandbox, sandbox
 
 _TEMPLATE = "dlq_template"
 _numbers = itertools.count(1)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from dlqctl.sandbox import Cluster, _as_server_user, _make_folder, find_server
+from dlqctl.cluster import Cluster, _as_server_user, _make_folder, find_server
 
 
 @contextmanager

@@ -1,33 +1,21 @@
 -- Chooses and locks the entries to send now, in the order to send them. For each service that has something due, has
 -- an endpoint and is not paused: its most overdue entries, up to its free slots and to an even share of the room, and
 -- then one of each service in turn, so that a flood for one does not delay another.
--- Services are found by leaping through the index of waiting entries, not by reading it: the cost is that of the
--- services that wait and of the entries that are due.
+-- The cost is that of the services that wait and of the entries that are due.
 -- An entry whose last request is still in flight (a person has made it due again) waits for that answer first.
 create or replace function dlq._claim(room integer)
 returns uuid[]
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
-with recursive waiting (service) as (
-  (select e.service from public.webhook_dlq as e where e.status = 'pending' order by e.service limit 1)
-  union all
-  select (
-    select e.service from public.webhook_dlq as e
-    where e.status = 'pending' and e.service > w.service
-    order by e.service limit 1)
-  from waiting as w
-  where w.service is not null
-),
-clock as materialized (
+with clock as materialized (
   select dlq._now() as now
 ),
 callable as (
   select w.service, r.max_in_flight - (select count(*) from dlq.in_flight as f where f.service = w.service) as free
-  from waiting as w
+  from dlq._waiting_services as w
     cross join clock
     cross join lateral dlq._route(w.service) as r
-  where w.service is not null
-    and r.enabled
+  where r.enabled
     and not dlq._is_paused(w.service)
     and exists (
       select from public.webhook_dlq as e

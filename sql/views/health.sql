@@ -20,26 +20,15 @@ failed as materialized (
     where e.status = 'failed' and e.settled_at > s.now - interval '1 hour' limit 10001) as e
 ),
 services as materialized (
-  with recursive waiting (service) as (
-    (select e.service from public.webhook_dlq as e where e.status = 'pending' order by e.service limit 1)
-    union all
-    select (
-      select e.service from public.webhook_dlq as e
-      where e.status = 'pending' and e.service > w.service
-      order by e.service limit 1)
-    from waiting as w
-    where w.service is not null
-  )
   select
     w.service,
     r.enabled is not null as has_endpoint,
     dlq._is_paused(w.service) or not coalesce(r.enabled, true) as is_held,
     (select min(e.next_retry_at) from public.webhook_dlq as e where e.status = 'pending' and e.service = w.service) as first_due
-  from waiting as w
+  from dlq._waiting_services as w
     left join lateral (
       select n.enabled from dlq.endpoints as n where n.service in (w.service, '*') order by n.service = '*' limit 1
     ) as r on true
-  where w.service is not null
 )
 select 'server' as name,
   case when pg_is_in_recovery() then 'warning' else 'ok' end as level,

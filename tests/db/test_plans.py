@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from dlqctl.sandbox import Cluster
+from dlqctl.cluster import Cluster
 from tests.conftest import _database
 from tests.db.conftest import Queue
 

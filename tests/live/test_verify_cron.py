@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from dlqctl.cli import cli
+from dlqctl.cluster import Cluster, start_cluster
 from dlqctl.migrate import migrate
-from dlqctl.sandbox import Cluster, start_cluster
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 import dlqctl.migrate
 from dlqctl import definitions
 from dlqctl.bundle import MIGRATIONS, SQL
-from dlqctl.sandbox import Cluster, _make_folder, _without, find_server, start_cluster
+from dlqctl.cluster import Cluster, _make_folder, _without, find_server, start_cluster
 from tests.migration.migrating import do, dump
 from tests.standby import standby_of
 

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from dlqctl import cli
-from dlqctl.sandbox import find_server
+from dlqctl.cluster import find_server
 
 
 @dataclass(frozen=True)

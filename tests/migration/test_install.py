@@ -13,9 +13,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import dlqctl.migrate
+from dlqctl.cluster import Cluster, _inspect, start_cluster
 from dlqctl.errors import CannotConnect
 from dlqctl.migrate import migrate, print_sql
-from dlqctl.sandbox import Cluster, _inspect, start_cluster
 from tests.migration.migrating import WAITING, ask, do, dump, fingerprint, program, run, wait_for
 
 

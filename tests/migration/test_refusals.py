@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from dlqctl.cluster import Cluster, start_cluster
 from dlqctl.migrate import migrate
-from dlqctl.sandbox import Cluster, start_cluster
 from tests.migration.migrating import Outcome, ask, do, dump, run
 
 WITHOUT_CRON = ("migrate", "--no-cron", "--net-worker")

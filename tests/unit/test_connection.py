@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from dlqctl.cluster import Cluster
 from dlqctl.connection import connect, resolve_dsn
 from dlqctl.errors import CannotConnect, UsageError
-from dlqctl.sandbox import Cluster
 
 
 @pytest.fixture(autouse=True)
