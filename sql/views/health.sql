@@ -39,9 +39,22 @@ union all
 select 'sender',
   case when w.reason is null then 'ok' else 'error' end,
   coalesce(w.reason, format('%s in schema net', coalesce('pg_net ' || x.extversion, 'net-worker'))),
-  case when w.reason is not null then 'see the runbook' end
+  case when w.reason is not null then 'see docs/reference.md, WD004' end
 from (select dlq._why_not_sending() as reason) as w
   left join pg_catalog.pg_extension as x on x.extname = 'pg_net'
+union all
+select 'answers',
+  case when u.since < s.now - interval '5 minutes' then 'error' else 'ok' end,
+  case when u.since < s.now - interval '5 minutes' then format('%s handed to the sender and not answered, the first since %s',
+      u.n, date_trunc('second', u.since))
+    else 'nothing has waited for one longer than 5 minutes' end,
+  case when u.since < s.now - interval '5 minutes' then
+    case when exists (select from pg_catalog.pg_extension as x where x.extname = 'pg_net') then 'select net.worker_restart()'
+    else 'keep this running: dlqctl net-worker' end end
+from settings as s
+  cross join lateral (
+    select count(*) as n, min(e.last_retry_at) as since from public.webhook_dlq as e where e.status = 'processing'
+  ) as u
 union all
 select 'processor',
   case

@@ -163,6 +163,15 @@ def test_silence_is_not_health(queue: Queue) -> None:
     assert (row["level"], row["remediation"]) == ("error", "dlqctl verify-cron")
 
 
+def test_a_sender_that_does_not_answer_is_noticed(queue: Queue, clock: Clock) -> None:
+    queue.send(queue.store())
+    assert _health(queue, "answers")["level"] == "ok"
+    clock.advance("6 minutes")
+    row = _health(queue, "answers")
+    assert row["level"] == "error"
+    assert "dlqctl net-worker" in row["remediation"]
+
+
 def test_health_counts_what_waits_what_is_overdue_and_what_has_failed(queue: Queue) -> None:
     queue.store_many(100)
     assert _health(queue, "pending")["level"] == "ok"
