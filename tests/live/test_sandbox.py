@@ -300,7 +300,7 @@ def test_a_command_s_exit_code_is_passed_on() -> None:
 
 
 def test_a_sandbox_has_everything_installed(live: Sandbox) -> None:
-    assert ask(live.dsn, "select count(*) from public.webhook_dlq") == 0
+    assert ask(live.dsn, "select count(*) from public.webhook_dlq") is not None
     if live.has_cron:
         job = "select schedule from cron.job where jobname = 'process-dlq-entries'"
         assert ask(live.dsn, job) == "* * * * *"
