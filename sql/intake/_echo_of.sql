@@ -5,31 +5,29 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  v_original uuid;
+  v_original uuid := dlq._entry_named_in(headers);
+  v_digest bytea;
 begin
-  -- By our own header. Other senders use webhook-id too, but their ids name none of our entries.
-  if jsonb_typeof(headers) = 'object' then
-    select e.id
-    into v_original
-    from jsonb_each_text(headers) as h
-      join public.webhook_dlq as e
-        on e.id = case when h.value ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then h.value::uuid end
-    where lower(h.key) = 'webhook-id'
-    limit 1;
-  end if;
-
   if v_original is not null then
-    update dlq.in_flight as f set echoed = true where f.entry_id = v_original;
-    if not found then
-      perform dlq._reopen(v_original);
-    end if;
+    perform dlq._mark_echo(v_original);
     return v_original;
   end if;
 
-  -- By its body.
+  -- By its body. Of several requests with the same, one that no other echo has claimed, if there is one.
+  v_digest := dlq._digest(dlq._body(payload, raw_body));
   update dlq.in_flight as f
   set echoed = true
-  where f.service = _echo_of.service and f.digest = dlq._digest(dlq._body(payload, raw_body))
+  where f.entry_id = coalesce(
+    (select c.entry_id
+     from dlq.in_flight as c
+     where c.service = _echo_of.service and c.digest = v_digest and not c.echoed
+     order by c.dispatched_at
+     limit 1
+     for update skip locked),
+    (select c.entry_id
+     from dlq.in_flight as c
+     where c.service = _echo_of.service and c.digest = v_digest
+     limit 1))
   returning f.entry_id into v_original;
   return v_original;
 end

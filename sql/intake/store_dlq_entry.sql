@@ -31,8 +31,13 @@ begin
         and sha256(decode(replace(e.idempotency_key, '\', '\\'), 'escape'))
           = sha256(decode(replace(store_dlq_entry.idempotency_key, '\', '\\'), 'escape'));
       if found then
-        -- The handler that stores its own failure again under the same key is an echo too.
-        update dlq.in_flight as f set echoed = true where f.entry_id = v_id;
+        -- A handler that stores its own failure again under the same key is an echo too; once the request has
+        -- been answered, only its headers can tell that from another delivery by the provider.
+        if dlq._entry_named_in(store_dlq_entry.headers) = v_id
+          or exists (select from dlq.in_flight as f where f.entry_id = v_id)
+        then
+          perform dlq._mark_echo(v_id);
+        end if;
         return v_id;
       end if;
     end if;

@@ -205,6 +205,16 @@ def test_an_echo_that_comes_after_a_good_answer_takes_the_delivery_back(queue: Q
     assert timedelta(minutes=14) < entry["next_retry_at"] - queue.one("select dlq._now()")
 
 
+def test_a_late_echo_under_the_same_key_takes_the_delivery_back_too(queue: Queue) -> None:
+    entry_id = queue.store(payload={"a": 1}, idempotency_key="k")
+    queue.attempt(entry_id, 200)
+    assert queue.store(payload={"a": 1}, idempotency_key="k") == entry_id
+    assert queue.entry(entry_id)["status"] == "reprocessed", "the provider delivered it again, and it failed once more"
+    assert queue.store(payload={"a": 1}, idempotency_key="k", headers=Jsonb({"webhook-id": entry_id})) == entry_id
+    assert queue.entry(entry_id)["status"] == "pending"
+    assert _count(queue) == 1
+
+
 def test_an_echo_that_is_still_uncommitted_when_the_answer_comes_is_waited_for(queue: Queue, database: str) -> None:
     entry_id = queue.store(payload={"a": 1})
     queue.send(entry_id)
@@ -214,6 +224,28 @@ def test_an_echo_that_is_still_uncommitted_when_the_answer_comes_is_waited_for(q
         assert queue.collect() == (0, 0, 0)
         handler.commit()
     assert queue.collect() == (0, 1, 0)
+
+
+def test_echoes_of_two_entries_with_the_same_body_are_one_of_each(queue: Queue, database: str) -> None:
+    entries = [queue.store(payload={"a": 1}), queue.store(payload={"a": 1})]
+    for entry_id in entries:
+        queue.send(entry_id)
+    store = "insert into webhook_dlq (service, payload) values ('shop', '{\"a\": 1}')"
+    with psycopg.connect(database) as one, psycopg.connect(database) as other:
+        one.execute(store)
+        other.execute(store)
+    for entry_id in entries:
+        queue.answer(entry_id, 200)
+    assert queue.collect() == (0, 2, 0)
+    originals = queue.rows("select duplicate_of from webhook_dlq where duplicate_of is not null")
+    assert {str(row["duplicate_of"]) for row in originals} == set(entries)
+    # A third finds both marked already, and is an echo all the same.
+    for entry_id in entries:
+        queue.send(entry_id)
+    for _ in range(3):
+        queue.conn.execute(store)
+    assert _count(queue) == 7
+    assert queue.one("select count(*) from webhook_dlq where status = 'pending'") == 0
 
 
 def test_an_echo_that_is_rolled_back_never_was(queue: Queue, database: str) -> None:
