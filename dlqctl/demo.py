@@ -49,10 +49,8 @@ _SERVICES = (
     _Service("whatsapp", "takes everything", lambda dsn: ok()),
     _Service("payments", "fails the first time", lambda dsn: fail_first(1)),
     _Service("orders", "fails the first two times", lambda dsn: fail_first(2, 503)),
-    _Service("shipping", "hangs up the first time", lambda dsn: lambda request, nth: Reply(close=nth == 1)),
-    _Service(
-        "search", "hangs the first time", lambda dsn: lambda request, nth: Reply(delay=30 * (nth == 1)), at_once=5
-    ),
+    _Service("shipping", "hangs up the first time", lambda dsn: lambda _, nth: Reply(close=nth == 1)),
+    _Service("search", "hangs the first time", lambda dsn: lambda _, nth: Reply(delay=30 * (nth == 1)), at_once=5),
     _Service("crm", "is down; last wait 1 h", None, waits="{5 s,10 s,1 h}"),
     _Service("billing", "stores it again, answers 200", store_again),
     _Service("audit", "the same, by a plain insert", lambda dsn: store_again(dsn, "insert")),
@@ -88,8 +86,7 @@ class Run:
 
 _Tallies = Mapping[str, Tally]
 _TALLIES = """
-    select service,
-      count(*) filter (where duplicate_of is null),
+    select service, count(*) filter (where duplicate_of is null),
       count(*) filter (where status = 'pending'), count(*) filter (where status = 'processing'),
       count(*) filter (where status = 'reprocessed'), count(*) filter (where status = 'failed'),
       count(*) filter (where duplicate_of is not null),
@@ -109,8 +106,7 @@ _CRON_RUNS = """
 _DELIVERED = """
     select coalesce(array_agg(id::text), '{}'),
       extract(epoch from percentile_cont(0.5) within group (order by settled_at - created_at)),
-      extract(epoch from max(settled_at - created_at)),
-      (select min(error_message) from public.dlq_processing_log)
+      extract(epoch from max(settled_at - created_at)), (select min(error_message) from public.dlq_processing_log)
     from public.webhook_dlq where status = 'reprocessed'
 """
 
@@ -244,11 +240,8 @@ def _conclude(conn: psycopg.Connection, box: Sandbox, receiver: Receiver, tallie
     faults = find_faults(total, delivered, receiver.accepted, cron_runs if box.has_cron else run.runs, error)
 
     print("", *summary(tallies, received["services"], _WIDTH), sep="\n")
-    _say(
-        "Received and taken are the receiver's own counts, asked over HTTP.",
-        "",
-        *(["It does not add up:", *faults] if faults else _lessons(tallies, taken)),
-    )
+    findings = ["It does not add up:", *faults] if faults else _lessons(tallies, taken)
+    _say("Received and taken are the receiver's own counts, asked over HTTP.", "", *findings)
     if delivered:
         _say(f"From store to reprocessed: median {median:.1f} s, slowest {slowest:.1f} s.")
     counts = f"stored={total.stored} reprocessed={total.reprocessed} failed={total.failed} waiting={total.waiting}"
@@ -256,9 +249,7 @@ def _conclude(conn: psycopg.Connection, box: Sandbox, receiver: Receiver, tallie
     return 1 if faults else 0
 
 
-def find_faults(
-    total: Tally, delivered: Collection[str], taken: set[str], runs: int, error: str | None = None
-) -> list[str]:
+def find_faults(total: Tally, delivered: Collection[str], taken: set[str], runs: int, error: str | None) -> list[str]:
     """Return what is not as it must be, a sentence each. `delivered`: the ids here; `taken`: at the receiver."""
     all_of_them, counted = _EACH * len(_SERVICES), total.reprocessed + total.failed + total.waiting
     unseen = sorted(set(delivered) - taken)

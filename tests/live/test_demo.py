@@ -156,7 +156,7 @@ GOOD = Tally(stored=200, pending=25, reprocessed=125, failed=50, waiting=25)
 
 
 def test_what_adds_up_has_no_faults() -> None:
-    assert find_faults(GOOD, ["a", "b"], {"a", "b", "taken, and the answer was lost"}, runs=2) == []
+    assert find_faults(GOOD, ["a", "b"], {"a", "b", "taken, and the answer was lost"}, 2, None) == []
 
 
 @pytest.mark.parametrize(
