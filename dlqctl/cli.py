@@ -26,7 +26,25 @@ class _Lines(click.Group):
         return list(self.commands)
 
 
-@click.group(cls=_Lines, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _PipeClosed(Exception):
+    """Whoever reads our output has seen enough. Not a BrokenPipeError, which click would make an exit status of 1."""
+
+
+class _Dlqctl(_Lines):
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        try:
+            return super().make_context(*arguments, **options)
+        except BrokenPipeError as error:
+            raise _PipeClosed from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _PipeClosed from error
+
+
+@click.group(cls=_Dlqctl, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--dsn", metavar="DSN", help="Connection string. Else DLQCTL_DATABASE_URL, DATABASE_URL, or libpq's own.")
 @click.option("--debug", is_flag=True, help="Show the trace of an error.")
 @click.version_option(__version__, message="dlqctl %(version)s")
@@ -331,7 +349,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("dlqctl: stopped", err=True)
         raise SystemExit(130) from None
-    except BrokenPipeError:
+    except _PipeClosed:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
     except Exception as error:

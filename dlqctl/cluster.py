@@ -372,7 +372,8 @@ def _server_account() -> pwd.struct_passwd | None:
 def _as_server_user(folder: Path) -> dict[str, Any]:
     """Return the arguments with which subprocess runs something as the server's user, in its folder."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    arguments: dict[str, Any] = {"cwd": folder, "env": {**env, "LC_ALL": "C", "HOME": str(folder)}}
+    env |= loopback_is_direct() | {"LC_ALL": "C", "HOME": str(folder)}
+    arguments: dict[str, Any] = {"cwd": folder, "env": env}
     account = _server_account()
     if account is not None:
         arguments |= {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
@@ -448,6 +449,11 @@ def _give_to_server(folder: Path) -> None:
     if account is not None:
         for path in (folder, *folder.rglob("*")):
             os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+
+
+def loopback_is_direct() -> dict[str, str]:
+    """Return the variable that keeps libcurl, in pg_net and in the net worker, from sending 127.0.0.1 to a proxy."""
+    return {"no_proxy": ",".join(filter(None, (os.environ.get("no_proxy"), "127.0.0.1,localhost,::1")))}
 
 
 def tail(path: Path, lines: int) -> str:

@@ -114,7 +114,6 @@ _DELIVERED = """
 def main() -> int:
     """Run the demo, on a terminal as a live table, else as lines. Return 0 if it adds up, else 1."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    os.environ["no_proxy"] = "127.0.0.1"  # the sender, libcurl, would take the receiver's address to the user's proxy
     began = time.monotonic()
     _say("Starting a throw-away PostgreSQL; it is gone afterwards.")
     with sandbox(cycle_minutes=1) as box, Receiver() as receiver, connect(box.dsn, autocommit=True) as conn:

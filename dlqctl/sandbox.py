@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Literal, NoReturn
 
-from dlqctl.cluster import Cluster, find_server, start_cluster, tail
+from dlqctl.cluster import Cluster, find_server, loopback_is_direct, start_cluster, tail
 from dlqctl.errors import DlqctlError, UsageError
 
 
@@ -83,6 +83,7 @@ def _run_net_worker(cluster: Cluster, dsn: str) -> Iterator[None]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            env={**os.environ, **loopback_is_direct()},
             start_new_session=True,
         )
     try:

@@ -18,7 +18,7 @@ begin
     from pg_proc as p
     where p.proowner = 'dlq_owner'::regrole and p.pronamespace in ('dlq'::regnamespace, 'public'::regnamespace)
   loop
-    execute format('revoke all privileges on %s from public, dlq_admin, dlq_reader, dlq_writer', v_object);
+    execute format('revoke all privileges on %s from public, dlq_admin, dlq_reader, dlq_writer, dlq_net_worker', v_object);
   end loop;
 end
 $$;

@@ -21,7 +21,8 @@ import pytest
 import dlqctl.cluster
 from dlqctl.cluster import Cluster, ServerBinaries, find_server, start_cluster
 from dlqctl.errors import DlqctlError, UsageError
-from dlqctl.sandbox import Sandbox, run_command
+from dlqctl.receiver import Receiver
+from dlqctl.sandbox import Sandbox, run_command, sandbox
 
 
 def ask(dsn: str, query: str) -> object:
@@ -353,3 +354,12 @@ def test_without_a_command_it_prints_the_dsn_and_waits(signum: signal.Signals) -
     assert (process.returncode, out) == (0, "")
     assert "psql" in err
     assert not data.exists()
+
+
+def test_a_proxy_of_the_users_is_not_asked_for_what_is_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with sandbox(net_worker=True) as box, Receiver() as receiver, psycopg.connect(box.dsn, autocommit=True) as conn:
+        conn.execute("select dlq.set_endpoint('shop', %s, allow_http => true)", (receiver.url("shop"),))
+        conn.execute("insert into webhook_dlq (service, payload, next_retry_at) values ('shop', '1', now())")
+        conn.execute("call dlq.run_cycle()")
+        assert conn.execute("select status from webhook_dlq").fetchone() == ("reprocessed",)

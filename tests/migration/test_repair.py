@@ -90,6 +90,11 @@ EDITS = {
     "grant, of the schema to PUBLIC": ("grant create on schema dlq to public", "grants"),
     "grant, one more to a role of ours": ("grant select on webhook_dlq to dlq_reader", "grants"),
     "grant, of a sequence to PUBLIC": ("grant usage on sequence dlq_processing_log_id_seq to public", "grants"),
+    "grant, of schema net to a role of ours": (
+        "grant insert on net.http_request_queue to dlq_net_worker",
+        "grants in net",
+    ),
+    "grant, to the net worker": ("grant select on webhook_dlq to dlq_net_worker", "grants"),
     "grant, with the option": ("grant select on dlq.entries to dlq_reader with grant option", "grants"),
     "right, of dlq_owner": ("revoke create on schema public from dlq_owner", "roles"),
     "function of net": (

@@ -279,6 +279,7 @@ def test_what_is_the_users_survives_a_migrate_that_changes_nothing(with_theirs: 
     "statement",
     [
         "create table dlq.theirs (id int)",
+        "create table net.theirs (id int)",
         "create function dlq.theirs() returns int language sql as 'select 1';"
         "revoke execute on function dlq.theirs() from public",
     ],
