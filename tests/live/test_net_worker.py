@@ -73,7 +73,12 @@ class Worker:
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
-        until(lambda: self.count("started on") == workers)
+        try:
+            # Each says how many slots it has when it serves, also if its first connection was refused.
+            until(lambda: self.count(" slots") >= workers, seconds=60)
+        except AssertionError:
+            self.signal(signal.SIGKILL)
+            pytest.fail(f"the worker does not start; it said: {self.lines}")
 
     def _read(self) -> None:
         assert self.process.stderr is not None
