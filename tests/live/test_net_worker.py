@@ -74,8 +74,8 @@ class Worker:
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
         try:
-            # Each says how many slots it has when it serves, also if its first connection was refused.
-            until(lambda: self.count(" slots") >= workers, seconds=60)
+            # The second is what one says whose first connection failed.
+            until(lambda: self.count("started on") + self.count("connected again to") >= workers, seconds=60)
         except AssertionError:
             self.signal(signal.SIGKILL)
             pytest.fail(f"the worker does not start; it said: {self.lines}")
