@@ -203,7 +203,9 @@ class _Worker:
 
 
 def _log(line: str) -> None:
-    print(f"net-worker[{os.getpid()}]: {line}", file=sys.stderr, flush=True)
+    # One write a line: print() makes two of it, and the lines of several workers run into each other.
+    sys.stderr.write(f"net-worker[{os.getpid()}]: {line}\n")
+    sys.stderr.flush()
 
 
 async def _supervise(dsn: str, workers: int, concurrency: int) -> None:

@@ -71,7 +71,7 @@ class Worker:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self._reader = threading.Thread(target=self._read)
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
             # The second is what one says whose first connection failed.
