@@ -1,27 +1,6 @@
--- Who may do what. Everything is taken from PUBLIC and from our own roles, and what is meant is given again; what
--- somebody has granted to roles of their own stays. dlq_admin: everything a person does; dlq_reader: everything but
--- payloads, phone numbers, headers, error texts and replies; dlq_writer: storing, not reading.
-do $$
-declare
-  v_object text;
-begin
-  for v_object in
-    select 'schema dlq'
-    union all
-    select format('%s %s', case c.relkind when 'S' then 'sequence' else 'table' end, c.oid::regclass)
-    from pg_class as c
-    where c.relowner = 'dlq_owner'::regrole
-      and c.relnamespace in ('dlq'::regnamespace, 'public'::regnamespace)
-      and c.relkind in ('r', 'v', 'S')
-    union all
-    select format('routine %s', p.oid::regprocedure)
-    from pg_proc as p
-    where p.proowner = 'dlq_owner'::regrole and p.pronamespace in ('dlq'::regnamespace, 'public'::regnamespace)
-  loop
-    execute format('revoke all privileges on %s from public, dlq_admin, dlq_reader, dlq_writer, dlq_net_worker', v_object);
-  end loop;
-end
-$$;
+-- Who may do what. dlq_admin: everything a person does; dlq_reader: everything but payloads, phone numbers, headers,
+-- error texts and replies; dlq_writer: storing, not reading.
+select dlq._revoke_everything('{dlq,public}');
 
 grant usage on schema dlq to dlq_admin, dlq_reader, dlq_writer;
 
