@@ -35,6 +35,18 @@ def test_an_old_answer_with_the_same_id_is_not_believed(queue: Queue) -> None:
     assert queue.collect() == (0, 0, 0)
 
 
+def test_an_answer_older_than_its_request_is_not_believed_beside_an_older_request(queue: Queue) -> None:
+    older, newer = queue.store(payload=1), queue.store(payload=2)
+    queue.send(older)
+    queue.conn.execute("update dlq.in_flight set dispatched_at = now() - interval '2 hours'")
+    request_id = queue.send(newer)
+    queue.conn.execute(
+        "insert into net._http_response (id, status_code, created) values (%s, 200, now() - interval '1 hour')",
+        (request_id,),
+    )
+    assert queue.collect() == (0, 0, 0)
+
+
 def test_an_answer_created_a_little_before_the_dispatch_is_believed(queue: Queue) -> None:
     entry_id = queue.store()
     queue.send(entry_id)

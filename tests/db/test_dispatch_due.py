@@ -87,6 +87,16 @@ def test_a_flood_for_one_service_does_not_delay_another(queue: Queue) -> None:
     assert len({queue.entry(row["id"])["service"] for row in first_two}) == 2, "in turn"
 
 
+def test_a_claim_locks_no_more_than_it_sends(queue: Queue, database: str) -> None:
+    for service in ("one", "two"):
+        queue.endpoint(service, max_in_flight=1000)
+        queue.store_many(500, service)
+    with psycopg.connect(database) as engine:
+        row = engine.execute("select cardinality(dlq._claim(20))").fetchone()
+        free = "select count(*) from (select from webhook_dlq for update skip locked) as free"
+        assert (row, queue.one(free)) == ((20,), 980)
+
+
 def test_the_most_overdue_come_first(queue: Queue) -> None:
     queue.endpoint(max_in_flight=2)
     ids = [queue.store(payload=n) for n in range(4)]

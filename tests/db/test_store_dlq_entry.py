@@ -239,11 +239,12 @@ def test_echoes_of_two_entries_with_the_same_body_are_one_of_each(queue: Queue, 
     assert queue.collect() == (0, 2, 0)
     originals = queue.rows("select duplicate_of from webhook_dlq where duplicate_of is not null")
     assert {str(row["duplicate_of"]) for row in originals} == set(entries)
-    # A third finds both marked already, and is an echo all the same.
+    # The same one after the other. A third finds both marked already, and is an echo all the same.
     for entry_id in entries:
         queue.send(entry_id)
-    for _ in range(3):
+    for marked in (1, 2, 2):
         queue.conn.execute(store)
+        assert queue.one("select count(*) from dlq.in_flight where echoed") == marked
     assert _count(queue) == 7
     assert queue.one("select count(*) from webhook_dlq where status = 'pending'") == 0
 
