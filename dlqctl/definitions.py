@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
+from textwrap import indent
 
 from dlqctl.bundle import SQL
 
@@ -125,6 +126,11 @@ def _in_order_of_need(views: list[Definition]) -> list[Definition]:
 
 def roles() -> str:
     """Makes the roles and the schema, as whoever is connected. All else is done as dlq_owner."""
+    return _carry_out(missing_roles())
+
+
+def missing_roles() -> str:
+    """The query for the statements that `roles` runs, and whether the connected role may run each."""
     return (SQL / "access/roles.sql").read_text()
 
 
@@ -134,18 +140,40 @@ def grants() -> str:
 
 
 def pg_net_grants() -> str:
-    """What dlq_owner needs of the real pg_net. As whoever is connected."""
+    """Gives dlq_owner what it needs of the real pg_net. As whoever is connected."""
+    return _carry_out(missing_pg_net_grants())
+
+
+def missing_pg_net_grants() -> str:
+    """The query for the statements that `pg_net_grants` runs, and whether the connected role may run each."""
     return (SQL / "access/pg_net.sql").read_text()
 
 
+def _carry_out(query: str) -> str:
+    """A block that runs the statements which a query returns."""
+    return f"""\
+do $$
+declare
+  v_missing record;
+begin
+  for v_missing in
+{indent(query, "    ")}  loop
+    execute v_missing.statement;
+  end loop;
+end
+$$;
+"""
+
+
 def net_schema() -> str:
-    """Makes the pg_net-compatible schema. The only part of it that dlq_owner itself may not do."""
-    return (SQL / "net/schema.sql").read_text()
+    """Makes the pg_net-compatible schema: the only part of it that dlq_owner itself may not do."""
+    return f"create schema if not exists net authorization {OWNER};"
 
 
 def net_tables() -> str:
-    """Makes its tables, where they are missing."""
-    return "".join((SQL / "net" / name).read_text() for name in ("http_request_queue.sql", "_http_response.sql"))
+    """Says what the schema is, and makes its tables where they are missing."""
+    names = ("schema.sql", "http_request_queue.sql", "_http_response.sql")
+    return "".join((SQL / "net" / name).read_text() for name in names)
 
 
 def net_grants() -> str:

@@ -145,10 +145,10 @@ def _as_owner(raw: psycopg.Connection, lay_down: Callable[..., list[str]], *, ap
 
 
 def _provide_roles(raw: psycopg.Connection) -> list[str]:
-    raw.execute(definitions.roles().encode())
-    # Nothing has been written before, so a transaction id says that a role, or a right of one, was missing.
-    wrote = raw.execute("select where pg_current_xact_id_if_assigned() is not null").rowcount
-    return ["roles"] if wrote else []
+    missing = raw.execute(definitions.missing_roles().encode()).fetchall()
+    for statement, _ in missing:
+        raw.execute(statement.encode())
+    return ["roles"] if missing else []
 
 
 def _upgrade(connection: sqlalchemy.Connection, raw: psycopg.Connection, revision: str = "head") -> None:

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 import psycopg
 
+from dlqctl import definitions
 from dlqctl.definitions import OWNER
 from dlqctl.errors import DlqctlError
-
-NET_COMMENT = "pg_net-compatible, served by dlqctl net-worker: not the extension"
-"""How our own schema net is told from the extension's: see sql/net/schema.sql."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,7 @@ def check(connection: psycopg.Connection, *, cron: bool, net_worker: bool) -> No
     if cron:
         _check_cron(connection)
     _check_sender(connection, net_worker)
+    _check_rights(connection, cron=cron, net_worker=net_worker)
 
 
 def _check_server(connection: psycopg.Connection) -> None:
@@ -75,6 +74,11 @@ def _check_server(connection: psycopg.Connection) -> None:
 
 def _check_names(connection: psycopg.Connection) -> None:
     """Nothing that is not ours may stand where our objects go."""
+    if connection.execute("select from pg_roles where rolname = %s and (rolsuper or rolcanlogin)", (OWNER,)).rowcount:
+        raise DlqctlError(
+            f"the role {OWNER} can log in or is a superuser, and what dlqctl installs runs with its rights",
+            f"alter role {OWNER} nologin nosuperuser. Nothing was changed",
+        )
     schema_owner = _one(connection, "select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'dlq'")
     if schema_owner is not None and schema_owner != OWNER:
         raise DlqctlError(
@@ -152,10 +156,8 @@ def _check_cron(connection: psycopg.Connection) -> None:
 def _check_sender(connection: psycopg.Connection, net_worker: bool) -> None:
     database = _one(connection, "select current_database()")
     extension = look_at(connection, "pg_net")
-    comment = _one(
-        connection, "select coalesce(obj_description(oid, 'pg_namespace'), '') from pg_namespace where nspname = 'net'"
-    )
-    if comment not in (None, NET_COMMENT) and not extension.installed:
+    net_owner = _one(connection, "select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'net'")
+    if net_owner not in (None, OWNER) and not extension.installed:
         raise DlqctlError(
             "there is a schema net that is neither pg_net's nor dlqctl's",
             "rename it: alter schema net rename to net_old. Nothing was changed",
@@ -166,7 +168,7 @@ def _check_sender(connection: psycopg.Connection, net_worker: bool) -> None:
                 "pg_net is on this server, and two senders on one schema is a trap",
                 "leave out --net-worker: pg_net does the sending. Nothing was changed",
             )
-        if comment == NET_COMMENT:
+        if net_owner == OWNER:
             raise DlqctlError(
                 "pg_net has come to this server, and schema net is still the net-worker's",
                 "stop the net-worker, wait until net.http_request_queue is empty, drop schema net cascade, "
@@ -184,11 +186,55 @@ def _check_sender(connection: psycopg.Connection, net_worker: bool) -> None:
                 f"set pg_net.database_name = '{database}' in postgresql.conf and restart. Nothing was changed",
             )
         return
-    if comment is None and not net_worker:
+    if net_owner is None and not net_worker:
         raise DlqctlError(
             "pg_net is not on this server, and something must send the requests",
             "run dlqctl migrate --net-worker, and keep dlqctl net-worker running. Nothing was changed",
         )
+
+
+def _check_rights(connection: psycopg.Connection, *, cron: bool, net_worker: bool) -> None:
+    """Refuse if something must be done first that this role may not do, with all of it in one list."""
+    missing = connection.execute(definitions.missing_roles().encode()).fetchall()
+    if not all(may_run for _, may_run in missing):  # each needs those before it, so one person runs them all
+        missing = [(statement, False) for statement, _ in missing]
+    if look_at(connection, "pg_net").installed:
+        missing += connection.execute(definitions.missing_pg_net_grants().encode()).fetchall()
+    missing += connection.execute(
+        """
+        select %(create_net)s, has_database_privilege(current_database(), 'create')
+        where %(net_worker)s and to_regnamespace('net') is null
+        union all
+        select format('grant usage on schema cron to %%I', current_user),
+          has_schema_privilege(n.oid, 'usage with grant option')
+        from pg_namespace as n
+        where %(cron)s and n.nspname = 'cron' and not has_schema_privilege(n.oid, 'usage')
+        """,
+        {"create_net": definitions.net_schema().rstrip(";"), "net_worker": net_worker, "cron": cron},
+    ).fetchall()
+    statements = [statement for statement, may_run in missing if not may_run]
+    user = _one(connection, "select quote_ident(current_user)")
+    for name in ("pg_cron",) * cron + ("pg_net",) * has_pg_net(connection):
+        if not look_at(connection, name).installed and not _may_create_extension(connection, name):
+            statements.append(f"create extension {name}")
+            if name == "pg_cron":
+                statements.append(f"grant usage on schema cron to {user}")
+    if statements:
+        raise DlqctlError(
+            f"{user} lacks {'a right' if len(statements) == 1 else 'rights'} that this needs",
+            f"as a superuser, in this database: {'; '.join(statements)}. Then run it again as {user}. "
+            "Nothing was changed",
+        )
+
+
+def _may_create_extension(connection: psycopg.Connection, name: str) -> bool:
+    """Whether this role may create an extension. Tried and undone: platforms have rules of their own for it."""
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute(f"create extension {name}".encode())
+    except psycopg.errors.InsufficientPrivilege:
+        return False
+    return True
 
 
 def _one(connection: psycopg.Connection, query: str) -> object:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 
 import dlqctl.migrate
 from dlqctl.cluster import Cluster, _inspect, start_cluster
@@ -134,31 +133,6 @@ def test_four_databases_at_once_share_the_roles_that_each_would_make(bare_cluste
     done = at_once([bare_cluster.dsn(name) for name in names])
 
     assert [code for code, _ in done] == [0] * 4, done
-
-
-def test_a_role_that_is_no_superuser_installs_the_same(bare_cluster: Cluster, dump_as_installed: str) -> None:
-    do(
-        bare_cluster.dsn("postgres"),
-        "create role deployer login createrole",
-        "create database deployed owner deployer",
-    )
-    dsn = bare_cluster.dsn("deployed", user="deployer")
-
-    migrate(dsn, cron=False, net_worker=True)
-
-    assert migrate(dsn, cron=False).changed == []
-    assert dump(bare_cluster.dsn("deployed")) == dump_as_installed
-
-
-def test_a_role_that_may_not_is_told_so(cluster: Cluster, empty_database: str) -> None:
-    do(cluster.dsn("postgres"), "drop role if exists nobody_special", "create role nobody_special login")
-    before = dump(empty_database)
-
-    refused = run("--dsn", make_conninfo(empty_database, user="nobody_special"), "migrate", "--no-cron", "--net-worker")
-
-    assert refused.code == 1
-    assert "CREATEROLE" in refused.err
-    assert dump(empty_database) == before
 
 
 def test_the_settings_of_a_database_change_nothing(

@@ -152,28 +152,6 @@ def test_where_pg_cron_serves_another_database_it_names_the_statement(cluster: C
     assert run("--dsn", empty_database, *WITHOUT_CRON).code == 0
 
 
-def test_a_role_from_which_the_settings_are_hidden_is_not_told_that_pg_cron_is_not_loaded(cron_database: str) -> None:
-    do(
-        cron_database,
-        "drop role if exists deployer",
-        "create role deployer login createrole",
-        "create extension pg_cron",
-        "grant usage on schema cron to deployer",
-        f"alter database {ask(cron_database, 'select current_database()')} owner to deployer",
-    )
-    deployer = make_conninfo(cron_database, user="deployer")
-    try:
-        assert "cron job process-dlq-entries" in migrate(deployer, net_worker=True).changed
-        assert migrate(deployer).changed == []
-    finally:
-        do(
-            cron_database,
-            f"alter database {ask(cron_database, 'select current_database()')} owner to postgres",
-            "drop extension pg_cron",
-            "drop owned by deployer",
-        )
-
-
 def test_without_pg_net_the_net_worker_must_be_asked_for(empty_database: str) -> None:
     assert "--net-worker" in refused(empty_database, "migrate", "--no-cron").err
 
