@@ -97,19 +97,19 @@ class Cluster:
             dbname=database or self.database,
         )
 
-    def url(self, database: str | None = None) -> str:
+    def url(self, database: str | None = None, user: str | None = None) -> str:
         """Return the connection string as a URL, for programs that take nothing else."""
         return (
-            f"postgresql://{self.user}@/{quote(database or self.database, safe='')}"
+            f"postgresql://{user or self.user}@/{quote(database or self.database, safe='')}"
             f"?host={quote(str(self.socket_dir), safe='')}&port={self.port}"
         )
 
-    def env(self) -> dict[str, str]:
+    def env(self, user: str | None = None) -> dict[str, str]:
         """Return the variables with which libpq's programs find the database."""
         return {
             "PGHOST": str(self.socket_dir),
             "PGPORT": str(self.port),
-            "PGUSER": self.user,
+            "PGUSER": user or self.user,
             "PGDATABASE": self.database,
         }
 

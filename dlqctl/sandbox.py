@@ -16,10 +16,17 @@ from typing import Literal, NoReturn
 from dlqctl.cluster import Cluster, find_server, loopback_is_direct, start_cluster, tail
 from dlqctl.errors import DlqctlError, UsageError
 
+# As on a managed server: the superuser, postgres, only makes the extensions. dlqctl is installed, and used, by a
+# role that owns the database and may make roles, and requests are sent by one that may do nothing else.
+_DEPLOYER, _SENDER = "deployer", "sender"
+
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A throw-away server with dlqctl installed in its database and something that sends its requests."""
+    """A throw-away server with dlqctl installed in its database and something that sends its requests.
+
+    `dsn` connects as the role that installed it, `cluster.dsn()` as the superuser.
+    """
 
     cluster: Cluster
     dsn: str
@@ -41,12 +48,14 @@ def sandbox(*, net_worker: bool | None = None, cycle_minutes: int = 5) -> Iterat
     with contextlib.ExitStack() as stack:
         stack.enter_context(_no_other_database())
         cluster = stack.enter_context(start_cluster(binaries=binaries, pg_net=not use_worker))
-        dsn = cluster.dsn()
+        _make_deployer(cluster)
+        dsn = cluster.dsn(user=_DEPLOYER)
         migrate(dsn, cron=cluster.has_pg_cron, net_worker=use_worker)
         if cluster.has_pg_cron and cycle_minutes != 5:
             _set_cycle(dsn, cycle_minutes)
         if use_worker:
-            stack.enter_context(_run_net_worker(cluster, dsn))
+            _make_sender(dsn)
+            stack.enter_context(_run_net_worker(cluster))
         yield Sandbox(cluster, dsn, cluster.has_pg_cron, "net-worker" if use_worker else "pg_net")
 
 
@@ -62,6 +71,34 @@ def _no_other_database() -> Iterator[None]:
         os.environ.update(values)
 
 
+def _make_deployer(cluster: Cluster) -> None:
+    """Make the role that installs, and what only a superuser can make."""
+    from psycopg import sql
+
+    from dlqctl.connection import connect
+
+    with connect(cluster.dsn()) as conn:
+        conn.execute(sql.SQL("create role {} login createrole in role pg_monitor").format(sql.Identifier(_DEPLOYER)))
+        conn.execute(
+            sql.SQL("alter database {} owner to {}").format(sql.Identifier(cluster.database), sql.Identifier(_DEPLOYER))
+        )
+        if cluster.has_pg_cron:
+            conn.execute("create extension pg_cron")
+            conn.execute(sql.SQL("grant usage on schema cron to {}").format(sql.Identifier(_DEPLOYER)))
+        if cluster.has_pg_net:
+            conn.execute("create extension pg_net")
+
+
+def _make_sender(dsn: str) -> None:
+    """Make the role that the net worker logs in as."""
+    from psycopg import sql
+
+    from dlqctl.connection import connect
+
+    with connect(dsn) as conn:
+        conn.execute(sql.SQL("create role {} login in role dlq_net_worker").format(sql.Identifier(_SENDER)))
+
+
 def _set_cycle(dsn: str, minutes: int) -> None:
     """Have pg_cron run the cycle every so many minutes."""
     from dlqctl.connection import connect
@@ -72,14 +109,14 @@ def _set_cycle(dsn: str, minutes: int) -> None:
 
 
 @contextlib.contextmanager
-def _run_net_worker(cluster: Cluster, dsn: str) -> Iterator[None]:
+def _run_net_worker(cluster: Cluster) -> Iterator[None]:
     """Run `dlqctl net-worker` beside the server, from the moment it is ready until the block ends."""
     from dlqctl.connection import connect
 
     log_path = cluster.socket_dir / "net-worker.log"
     with log_path.open("ab") as log:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "dlqctl", "--dsn", dsn, "net-worker"],
+            [sys.executable, "-m", "dlqctl", "--dsn", cluster.dsn(user=_SENDER), "net-worker"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -89,7 +126,7 @@ def _run_net_worker(cluster: Cluster, dsn: str) -> Iterator[None]:
     try:
         cluster.end_with_me(worker)
         deadline = time.monotonic() + 30
-        with connect(dsn, autocommit=True) as conn:
+        with connect(cluster.dsn(), autocommit=True) as conn:
             # It takes its lock when it has begun to listen.
             ready = """
                 select from pg_locks join pg_stat_activity using (pid)
@@ -131,8 +168,8 @@ def command_env(box: Sandbox) -> dict[str, str]:
     libpq's variables and DLQCTL_DATABASE_URL name it, and DATABASE_URL too: a command that is run here
     must not find its way to the database that this variable names outside.
     """
-    urls = {"DLQCTL_DATABASE_URL": box.cluster.url(), "DATABASE_URL": box.cluster.url()}
-    return {**os.environ, **box.cluster.env(), **urls}
+    url = box.cluster.url(user=_DEPLOYER)
+    return {**os.environ, **box.cluster.env(_DEPLOYER), "DLQCTL_DATABASE_URL": url, "DATABASE_URL": url}
 
 
 def run_command(command: Sequence[str], env: Mapping[str, str]) -> int:
