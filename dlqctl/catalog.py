@@ -12,12 +12,25 @@ revision.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import psycopg
 
 from dlqctl import definitions
 from dlqctl.definitions import OWNER, Definition
 from dlqctl.errors import DlqctlError
+
+_LOCKS = {"trigger": "share row exclusive", "policy": "access exclusive"}
+
+
+@dataclass(frozen=True)
+class OnTable:
+    """Something of a table that differs: what it is, the table, the mode it is locked in, and what mends it."""
+
+    what: str
+    table: str
+    lock: str
+    statements: str
 
 
 def lay_down(connection: psycopg.Connection, *, apply: bool = True) -> list[str]:
@@ -43,7 +56,7 @@ def lay_down_net(connection: psycopg.Connection, *, apply: bool = True) -> list[
     return changed + _drop_what_is_not_defined(connection, ours, ["net"], apply=apply)
 
 
-def lay_down_on_tables(connection: psycopg.Connection, *, apply: bool = True) -> list[str]:
+def lay_down_on_tables(connection: psycopg.Connection, *, apply: bool = True) -> list[OnTable]:
     """The same for row level security, triggers and policies; then drop what is no longer defined.
 
     Only this takes strong locks, only where something differs, and on the queue last: a webhook that is
@@ -53,12 +66,20 @@ def lay_down_on_tables(connection: psycopg.Connection, *, apply: bool = True) ->
     steps = [
         *_row_security(connection),
         *_stale_triggers(connection, defined),
-        *((d.table, str(d), d.create_sql) for d in defined if d.table and differs(connection, d)),
+        *(
+            OnTable(str(d), d.table, _LOCKS[d.kind], d.create_sql)
+            for d in defined
+            if d.table and differs(connection, d)
+        ),
     ]
-    for _, _, statements in sorted(steps, key=lambda step: step[0] == "public.webhook_dlq") if apply else ():
-        connection.execute(statements.encode())
-    changed = [what for _, what, _ in steps]
-    return changed + _drop_what_is_not_defined(connection, defined, ["dlq", "public"], apply=apply)
+    for step in sorted(steps, key=lambda step: step.table == "public.webhook_dlq") if apply else ():
+        connection.execute(step.statements.encode())
+    return steps
+
+
+def drop_what_is_not_defined(connection: psycopg.Connection, *, apply: bool = True) -> list[str]:
+    """Drop the views and routines of ours that no file defines any more; return what they are."""
+    return _drop_what_is_not_defined(connection, definitions.load(), ["dlq", "public"], apply=apply)
 
 
 def _lay_down_code(
@@ -250,11 +271,7 @@ def _drop_what_is_not_defined(
     return changed
 
 
-_Steps = list[tuple[str, str, str]]
-"""The table to be locked, what is wrong with it, the statement that mends it."""
-
-
-def _stale_triggers(connection: psycopg.Connection, defined: list[Definition]) -> _Steps:
+def _stale_triggers(connection: psycopg.Connection, defined: list[Definition]) -> list[OnTable]:
     rows = connection.execute(
         """
         select t.tgname, t.tgrelid::regclass::text
@@ -267,13 +284,18 @@ def _stale_triggers(connection: psycopg.Connection, defined: list[Definition]) -
     ).fetchall()
     ours = {(d.name, d.table) for d in defined}
     return [
-        (table, f"trigger {name} on {table}, no longer defined", f'drop trigger "{name}" on {table}')
+        OnTable(
+            f"trigger {name} on {table}, no longer defined",
+            table,
+            "access exclusive",
+            f'drop trigger "{name}" on {table}',
+        )
         for name, table in rows
         if (name, table) not in ours
     ]
 
 
-def _row_security(connection: psycopg.Connection) -> _Steps:
+def _row_security(connection: psycopg.Connection) -> list[OnTable]:
     """It is on for every table; but never forced, or dlq_owner itself would see an empty queue."""
     rows = connection.execute(
         """
@@ -285,9 +307,10 @@ def _row_security(connection: psycopg.Connection) -> _Steps:
         (OWNER,),
     ).fetchall()
     return [
-        (
-            table,
+        OnTable(
             f"row level security of {table}",
+            table,
+            "access exclusive",
             f"alter table {table} enable row level security, no force row level security",
         )
         for (table,) in rows

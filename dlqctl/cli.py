@@ -102,6 +102,8 @@ def migrate(
     for change in report.changed:
         click.echo(change)
     if check:
+        for table in report.locked:
+            say(f"would lock {table}: others wait for it, and it gives way after two seconds")
         say(f"{len(report.changed)} differ: dlqctl migrate" if report.changed else "nothing differs")
         raise SystemExit(1 if report.changed else 0)
     say(f"revision {report.revision}, {len(report.changed)} changed; sender: {report.sender}")

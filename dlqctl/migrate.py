@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
 
 import psycopg
 import sqlalchemy
@@ -42,12 +45,16 @@ _IS_PRODUCTION = """
 
 @dataclass(frozen=True)
 class Report:
-    """What migrate has done, or with `check` would do. `changed` is empty if there was nothing to do."""
+    """What migrate has done, or with `check` would do. `changed` is empty if there was nothing to do.
+
+    `locked` names the tables for which others had, or would have, to wait: "public.webhook_dlq (access exclusive)".
+    """
 
     revision: str
     sender: str
     cron: bool
     changed: list[str] = field(default_factory=list)
+    locked: list[str] = field(default_factory=list)
 
 
 def migrate(
@@ -123,6 +130,7 @@ def _migrate(
         changed.append(f"revision {head}")
         if not apply:
             changed.append("all functions, views, triggers, policies, grants and cron jobs that differ")
+            report.locked.extend(_locked_by_revisions(raw))
             return report
     changed += _provide_roles(raw)
     if not is_current:
@@ -133,11 +141,17 @@ def _migrate(
         changed += _declare_production(raw)
     if cron:
         changed += _schedule(raw, apply=apply)
-    changed += _as_owner(raw, catalog.lay_down_on_tables, apply=apply)
+    on_tables = _as_owner(raw, catalog.lay_down_on_tables, apply=apply)
+    changed += [step.what for step in on_tables]
+    changed += _as_owner(raw, catalog.drop_what_is_not_defined, apply=apply)
+    report.locked.extend(dict.fromkeys(f"{step.table} ({step.lock})" for step in on_tables))
     return report
 
 
-def _as_owner(raw: psycopg.Connection, lay_down: Callable[..., list[str]], *, apply: bool) -> list[str]:
+_T = TypeVar("_T")
+
+
+def _as_owner(raw: psycopg.Connection, lay_down: Callable[..., list[_T]], *, apply: bool) -> list[_T]:
     raw.execute(definitions.AS_OWNER.encode())
     changed = lay_down(raw, apply=apply)
     raw.execute(definitions.AS_CALLER.encode())
@@ -156,6 +170,17 @@ def _upgrade(connection: sqlalchemy.Connection, raw: psycopg.Connection, revisio
     raw.execute(definitions.AS_OWNER.encode())
     command.upgrade(_config(connection=connection), revision)
     raw.execute(definitions.AS_CALLER.encode())
+
+
+def _locked_by_revisions(raw: psycopg.Connection) -> list[str]:
+    """The tables that are there already and that a revision yet to come alters, by the text of its SQL."""
+    scripts = ScriptDirectory.from_config(_config()).iterate_revisions("head", _revision(raw) or "base")
+    texts = [Path(script.path).with_suffix(".sql").read_text() for script in scripts]
+    names = {name for text in texts for name in re.findall(r"^(?:alter table|create .*\bon) ([\w.]+)", text, re.M)}
+    rows = raw.execute(
+        "select n from unnest(%s::text[]) as n where to_regclass(n) is not null order by 1", (list(names),)
+    )
+    return [f"{name} (access exclusive)" for (name,) in rows]
 
 
 def _provide_pg_net(raw: psycopg.Connection, *, apply: bool) -> list[str]:

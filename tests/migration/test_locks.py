@@ -11,6 +11,7 @@ import pytest
 
 import dlqctl.migrate
 from dlqctl.migrate import migrate
+from tests.migration.conftest import Release
 from tests.migration.migrating import WAITING, ask, do, dump, run, wait_for
 
 LONGEST = 2.0
@@ -127,3 +128,59 @@ def test_the_queue_is_locked_after_all_else_that_may_have_to_be_waited_for(cron_
         migration.result()
 
     assert held == ["AccessShareLock"]
+
+
+def test_check_names_what_a_migrate_would_lock_and_locks_nothing(database: str, release: Release) -> None:
+    assert "would lock" not in run("--dsn", database, "migrate", "--check", "--no-cron").err
+    do(database, "drop policy readers_read on webhook_dlq", "drop trigger accept_entry on webhook_dlq")
+    with psycopg.connect(database) as holder:
+        holder.execute("lock table webhook_dlq in exclusive mode")
+
+        said = run("--dsn", database, "migrate", "--check", "--no-cron").err
+
+    assert "would lock public.webhook_dlq (access exclusive)" in said
+    assert "would lock public.webhook_dlq (share row exclusive)" in said
+
+    release.add_revision("0002", "0001", "alter table dlq.settings add column more text;\ncreate table dlq.new ();\n")
+
+    said = run("--dsn", database, "migrate", "--check", "--no-cron").err
+
+    assert [line for line in said.splitlines() if "would lock" in line] == [
+        "would lock dlq.settings (access exclusive): others wait for it, and it gives way after two seconds"
+    ]
+
+
+def test_webhooks_come_in_while_a_revision_alters_the_queue_and_all_code_is_laid_down(
+    database: str, release: Release
+) -> None:
+    release.add_revision("0002", "0001", "alter table public.webhook_dlq add column more text;\n")
+    for file in (release.sql / "engine").glob("*.sql"):
+        file.write_text(
+            file.read_text().replace(
+                "search_path = pg_catalog, pg_temp\n", "search_path = pg_catalog, pg_temp cost 99\n"
+            )
+        )
+    done = Event()
+
+    def store() -> list[float]:
+        took = []
+        with psycopg.connect(database, autocommit=True) as writer:
+            while not done.is_set():
+                started = time.monotonic()
+                writer.execute("select store_dlq_entry('a', '{}')")
+                took.append(time.monotonic() - started)
+                time.sleep(0.005)
+        return took
+
+    with ThreadPoolExecutor(1) as pool:
+        writer = pool.submit(store)
+        try:
+            report = migrate(database, cron=False)
+        finally:
+            done.set()
+        took = writer.result()
+
+    assert "revision 0002" in report.changed
+    assert sum("function" in change for change in report.changed) > 15
+    print(f"{len(took)} stored meanwhile, the longest wait {max(took):.2f} s")
+    assert max(took) < LONGEST
