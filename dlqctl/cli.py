@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -78,22 +78,32 @@ def _format(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--sql", "as_sql", is_flag=True, help="Print everything as SQL, and connect to nothing.")
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 if anything would change.")
 @click.option("--no-cron", is_flag=True, help="Do not schedule: another scheduler runs `dlqctl process`.")
+@click.option("--cron-dsn", metavar="DSN", help="Where pg_cron is, if in another database: dbname=postgres, say.")
 @click.option("--net-worker", is_flag=True, help="There is no pg_net: `dlqctl net-worker` sends.")
 @click.option("--this-is-production", is_flag=True, help="This database is not a copy, or not any more: send from it.")
 @_database
 def migrate(
-    dsn: str | None, as_sql: bool, check: bool, no_cron: bool, net_worker: bool, this_is_production: bool
+    dsn: str | None,
+    as_sql: bool,
+    check: bool,
+    no_cron: bool,
+    cron_dsn: str | None,
+    net_worker: bool,
+    this_is_production: bool,
 ) -> None:
     """Install or upgrade, and schedule. Run again, it repairs."""
     from dlqctl import migrate as module
     from dlqctl.output import say
 
+    if no_cron and cron_dsn:
+        raise click.UsageError("--no-cron and --cron-dsn exclude each other")
     if as_sql:
         click.echo(module.print_sql(cron=not no_cron, net_worker=net_worker), nl=False)
         return
     report = module.migrate(
         dsn,
         cron=not no_cron,
+        cron_dsn=cron_dsn,
         net_worker=net_worker,
         check=check,
         this_is_production=this_is_production,
@@ -107,16 +117,26 @@ def migrate(
     say(f"revision {report.revision}, {len(report.changed)} changed; sender: {report.sender}")
     if report.sender == "net-worker":
         say("keep this running: dlqctl net-worker")
+    if report.statement:
+        say(
+            f"pg_cron runs in database {report.cron_database}: dlqctl migrate --cron-dsn "
+            f"dbname={report.cron_database}, or run this there once: {report.statement}"
+        )
     if not report.cron:
         say("run this every five minutes from a scheduler: dlqctl process")
 
 
 @cli.command("verify-cron")
+@click.option("--cron-dsn", metavar="DSN", help="Where pg_cron is, if in another database: dbname=postgres, say.")
 @_format
 @_database
-def verify_cron(dsn: str | None, output_format: str) -> None:
+def verify_cron(dsn: str | None, cron_dsn: str | None, output_format: str) -> None:
     """Check pg_cron and our jobs: row by row, and whether they run. Exit 1 if anything is wrong."""
-    _print_checks(dsn, "select * from dlq.cron_checks()", output_format)
+    if cron_dsn is None:
+        _print_checks(dsn, "select * from dlq.cron_checks()", output_format)
+    from dlqctl.cron import checks
+
+    _print_rows_of_checks(checks(dsn, cron_dsn), output_format)
 
 
 @cli.command()
@@ -308,11 +328,15 @@ def _connection(dsn: str | None) -> psycopg.Connection:
     return connect(dsn, autocommit=True)
 
 
-def _print_checks(dsn: str | None, query: str, output_format: str) -> None:
-    from dlqctl.output import print_checks
-
+def _print_checks(dsn: str | None, query: str, output_format: str) -> NoReturn:
     with _connection(dsn) as connection:
         rows = connection.execute(query.encode()).fetchall()
+    _print_rows_of_checks(rows, output_format)
+
+
+def _print_rows_of_checks(rows: list[tuple[Any, ...]], output_format: str) -> NoReturn:
+    from dlqctl.output import print_checks
+
     print_checks(rows, output_format)
     raise SystemExit(1 if any(row[1] == "error" for row in rows) else 0)
 

@@ -6,7 +6,8 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import psycopg
 import sqlalchemy
@@ -16,9 +17,12 @@ from alembic.script import ScriptDirectory
 from psycopg.conninfo import make_conninfo
 
 from dlqctl import __version__, catalog, definitions, preflight
+from dlqctl import cron as elsewhere
 from dlqctl.bundle import MIGRATIONS
 from dlqctl.connection import connect, resolve_dsn
 from dlqctl.errors import CannotConnect, DlqctlError
+
+_T = TypeVar("_T")
 
 _WAITS = (0.2, 0.5, 1, 2, 4, 8, 8, 8)
 """Seconds between tries. A try waits for a lock two seconds at most, so that nobody waits for it longer."""
@@ -48,12 +52,17 @@ class Report:
     sender: str
     cron: bool
     changed: list[str] = field(default_factory=list)
+    cron_database: str | None = None
+    """Where pg_cron runs, if that is another database and nobody has said how to connect to it."""
+    statement: str | None = None
+    """What schedules the jobs when it is run over there."""
 
 
 def migrate(
     dsn: str | None = None,
     *,
     cron: bool = True,
+    cron_dsn: str | None = None,
     net_worker: bool = False,
     check: bool = False,
     this_is_production: bool = False,
@@ -61,19 +70,36 @@ def migrate(
 ) -> Report:
     """Install or upgrade the bundle in the database of `dsn`, or with `check` only tell what would change.
 
-    All of it happens in one transaction, under the engine's lock, with a lock_timeout of two seconds;
+    With `cron_dsn` the jobs are scheduled from that database of the same server, once all else is there.
+        All of it happens in one transaction, under the engine's lock, with a lock_timeout of two seconds;
     when something stands in the way it is rolled back and tried again for about half a minute, and
     `on_wait` is told why. Raises DlqctlError, before anything is changed, where it cannot be done.
     """
+
+    def once() -> Report:
+        with _connect(dsn) as raw, _alembic_connection(raw) as connection:
+            here = cron and cron_dsn is None
+            report = _migrate(connection, raw, here, net_worker, this_is_production, apply=not check)
+            if check:
+                connection.rollback()
+            else:
+                connection.commit()
+            return report
+
+    if cron_dsn is None:
+        return keep_trying(once, on_wait)
+    with elsewhere.elsewhere(dsn, cron_dsn) as databases:
+        elsewhere.require(*databases)
+        report = keep_trying(once, on_wait)
+        changed = report.changed + elsewhere.schedule(*databases, apply=not check)
+        return replace(report, cron=True, changed=changed)
+
+
+def keep_trying(once: Callable[[], _T], on_wait: Callable[[str], None]) -> _T:
+    """Do this, and do it again for about half a minute while somebody else's lock is in the way."""
     for wait in (*_WAITS, None):
         try:
-            with _connect(dsn) as raw, _alembic_connection(raw) as connection:
-                report = _migrate(connection, raw, cron, net_worker, this_is_production, apply=not check)
-                if check:
-                    connection.rollback()
-                else:
-                    connection.commit()
-                return report
+            return once()
         except (psycopg.Error, sqlalchemy.exc.DBAPIError) as error:
             cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
             assert isinstance(cause, psycopg.Error)
@@ -131,7 +157,10 @@ def _migrate(
     changed += _provide_pg_net(raw, apply=apply) if uses_pg_net else _provide_net_schema(raw, apply=apply)
     if this_is_production:
         changed += _declare_production(raw)
-    if cron:
+    other = preflight.cron_database(raw) if cron else None
+    if other is not None:
+        report = replace(report, cron_database=other, statement=elsewhere.statement(raw) if apply else None)
+    elif cron:
         changed += _schedule(raw, apply=apply)
     changed += _as_owner(raw, catalog.lay_down_on_tables, apply=apply)
     return report
@@ -187,7 +216,13 @@ def _schedule(raw: psycopg.Connection, *, apply: bool) -> list[str]:
     if not preflight.look_at(raw, "pg_cron").installed:
         if not apply:
             return ["extension pg_cron", "its jobs"]
-        raw.execute("create extension if not exists pg_cron")
+        try:
+            raw.execute("create extension if not exists pg_cron")
+        except psycopg.errors.RaiseException as error:  # where it runs was hidden from this role
+            raise DlqctlError(
+                f"pg_cron is in another database: {error.diag.message_primary}",
+                "dlqctl migrate --cron-dsn dbname=THAT, or --no-cron. Nothing was changed",
+            ) from error
     try:
         with raw.transaction(force_rollback=not apply):
             return [f"cron job {name}" for (name,) in raw.execute("select dlq.schedule_jobs()").fetchall()]
