@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from dlqctl import __version__
-from dlqctl.errors import CannotConnect, DlqctlError
+from dlqctl.errors import CannotConnect, DlqctlError, UsageError
 
 if TYPE_CHECKING:
     import psycopg
@@ -299,6 +299,37 @@ def net_worker(dsn: str | None, workers: int, concurrency: int) -> None:
     from dlqctl.net_worker import run
 
     run(dsn, workers=workers, concurrency=concurrency)
+
+
+@cli.command()
+@click.option("--check", is_flag=True, help="Show what goes and what stays, and change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--no-cron", is_flag=True, help="Nothing is scheduled in pg_cron, or it is seen to.")
+@click.option("--cron-dsn", metavar="DSN", help="Where pg_cron is, if in another database: dbname=postgres, say.")
+@_database
+def uninstall(dsn: str | None, check: bool, yes: bool, no_cron: bool, cron_dsn: str | None) -> None:
+    """Take dlqctl out of this database, with all that is stored. It shows what goes, and asks."""
+    from dlqctl import uninstall as module
+    from dlqctl.output import say
+
+    with module.connected(dsn, cron_dsn, use_cron=not no_cron) as (ours, there, plan):
+        database = ours.info.dbname
+        if not plan.goes:
+            say(f"there is nothing of dlqctl's in {database}")
+            return
+        for title, lines in (("goes", plan.goes), ("stays", plan.stays), ("in the way", plan.in_the_way)):
+            for line in lines:
+                click.echo(f"{title}: {line}")
+        if check:
+            raise SystemExit(1 if plan.in_the_way else 0)
+        if not (yes or plan.in_the_way):
+            if not sys.stdin.isatty():
+                raise UsageError("nobody can be asked here, and nothing was changed", "dlqctl uninstall --yes")
+            lost = f" {plan.undelivered} webhooks that were never delivered are lost." if plan.undelivered else ""
+            click.confirm(f"Drop all that goes from {database}?{lost}", abort=True, err=True)
+        for line in module.uninstall(ours, there, plan, say):
+            say(line)
+        say(f"dlqctl is not in {database} any more. Stop what called it: handlers, dlqctl net-worker, dlqctl process")
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})

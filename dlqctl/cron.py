@@ -22,16 +22,18 @@ _IN_DATABASE = "cron.schedule_in_database(text, text, text, text, text, boolean)
 
 
 @contextmanager
-def elsewhere(dsn: str | None, cron_dsn: str) -> Iterator[tuple[psycopg.Connection, psycopg.Connection]]:
-    """Connect to our database and, in autocommit both, to the one that pg_cron is in.
+def elsewhere(dsn: str | None, cron_dsn: str | None) -> Iterator[tuple[psycopg.Connection, psycopg.Connection]]:
+    """Connect to our database and, in autocommit both, to the one that pg_cron is in: the same, without `cron_dsn`.
 
     What `cron_dsn` leaves out is as in `dsn`, so that `dbname=postgres` can be all of it. Raises
     DlqctlError if it is on another server.
     """
-    given, cron_dsn = resolve_dsn(dsn), resolve_dsn(cron_dsn)
-    there = make_conninfo(given, **{name: str(value) for name, value in conninfo_to_dict(cron_dsn).items()})
+    given = make_conninfo(resolve_dsn(dsn), client_encoding="utf8")
+    other = conninfo_to_dict(resolve_dsn(cron_dsn)) if cron_dsn else {}
+    there = make_conninfo(given, **{name: str(value) for name, value in other.items()})
     with connect(given, autocommit=True) as ours, connect(there, autocommit=True) as cron:
         ours.prepare_threshold = cron.prepare_threshold = None  # either may be behind a pooler
+        ours.isolation_level = cron.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         if _server(ours) != _server(cron):
             raise DlqctlError(
                 "--cron-dsn and --dsn are on two servers, and pg_cron serves its own alone",
@@ -121,6 +123,28 @@ def schedule(ours: psycopg.Connection, cron: psycopg.Connection, *, apply: bool 
             "mend that, and run dlqctl migrate again",
         ) from error
     return [f"cron job {name}" for name, *_ in wrong]
+
+
+def unschedule(cron: psycopg.Connection, jobs: list[dict[str, Any]]) -> None:
+    """Remove these jobs, rows of cron.job, and commit."""
+    with cron.transaction():
+        for job in jobs:
+            cron.execute("select cron.unschedule(%s::bigint)", (job["jobid"],))
+
+
+def put_back(cron: psycopg.Connection, jobs: list[dict[str, Any]]) -> None:
+    """Schedule again what `unschedule` has removed."""
+    with cron.transaction():
+        for job in jobs:
+            own = job["username"] == cron.info.user
+            if own and job["active"] and job["database"] == _name(cron):  # which anybody may
+                cron.execute("select cron.schedule(%(jobname)s, %(schedule)s, %(command)s)", job)
+            else:
+                cron.execute(
+                    "select cron.schedule_in_database("
+                    "%(jobname)s, %(schedule)s, %(command)s, %(database)s, %(username)s, %(active)s)",
+                    job | {"username": None if own else job["username"]},
+                )
 
 
 def facts(ours: psycopg.Connection, cron: psycopg.Connection) -> dict[str, Any]:

@@ -285,7 +285,7 @@ def _explained(error: psycopg.Error) -> DlqctlError:
     if isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08").startswith(("08", "57P")):
         return CannotConnect(
             f"the connection was lost: {error.diag.message_primary or ' '.join(str(error).split())}",
-            "run dlqctl migrate again: it does all or nothing",
+            "run it again: it does all or nothing",
         )
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return DlqctlError(
@@ -295,7 +295,7 @@ def _explained(error: psycopg.Error) -> DlqctlError:
         )
     if isinstance(error, psycopg.errors.LockNotAvailable):
         return DlqctlError(
-            "somebody holds a lock on the queue, and migrate does not make others wait behind it",
+            "somebody holds a lock on the queue, and dlqctl does not make others wait behind it",
             "look for long transactions: select pid, xact_start, query from pg_stat_activity "
             "where xact_start < now() - interval '1 minute'. Nothing was changed",
         )
