@@ -79,7 +79,7 @@ _OURS = """
     with recursive owned as (
       select s.classid, s.objid
       from pg_shdepend as s
-      where s.refclassid = 'pg_authid'::regclass and s.refobjid = 'dlq_owner'::regrole and s.deptype = 'o'
+      where s.refclassid = 'pg_authid'::regclass and s.refobjid = to_regrole('dlq_owner') and s.deptype = 'o'
         and s.dbid = (select d.oid from pg_database as d where d.datname = current_database())
     ),
     ours as (
@@ -149,8 +149,6 @@ _USES = f"""
 
 def _is_installed(ours: psycopg.Connection) -> bool:
     """Whether anything but a schema that others use is dlq_owner's."""
-    if ours.execute("select where to_regrole('dlq_owner') is null").rowcount:
-        return False
     return ours.execute(f"{_OURS} select from owned where classid <> 'pg_namespace'::regclass".encode()).rowcount > 0
 
 
@@ -247,8 +245,6 @@ def _other_objects(ours: psycopg.Connection, kept: list[str]) -> list[str]:
 
 def _roles(ours: psycopg.Connection, owns_a_schema: bool) -> tuple[list[str], dict[str, str]]:
     """Our roles that nothing will use, and those that something does, with what that is."""
-    if ours.execute("select where to_regrole('dlq_owner') is null").rowcount:
-        return [], {}
     uses: dict[str, str | None] = dict(ours.execute(_USES.encode(), (list(ROLES),)).fetchall())
     if owns_a_schema:
         uses[OWNER] = ", ".join(filter(None, ("what stays here", uses[OWNER])))
