@@ -16,7 +16,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg.conninfo import make_conninfo
 
-from dlqctl import __version__, catalog, definitions, preflight
+from dlqctl import __version__, catalog, definitions, preflight, restore
 from dlqctl import cron as elsewhere
 from dlqctl.bundle import MIGRATIONS
 from dlqctl.connection import connect, resolve_dsn
@@ -137,6 +137,10 @@ def _migrate(
     apply: bool,
 ) -> Report:
     raw.execute(definitions.BEGIN.encode())
+    restored = restore.has_lost_its_owner(raw)
+    if restored:
+        _provide_roles(raw)
+        restore.give_to_owner(raw)
     preflight.check(raw, cron=cron, net_worker=net_worker)
     head = ScriptDirectory.from_config(_config()).get_current_head()
     assert head
@@ -145,6 +149,8 @@ def _migrate(
     report = Report(head, "pg_net" if uses_pg_net else "net-worker", cron)
     changed = report.changed
 
+    if restored:
+        changed.append("owner of everything: this was restored without")
     if not is_current:
         changed.append(f"revision {head}")
         if not apply:

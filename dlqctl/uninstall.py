@@ -181,8 +181,8 @@ def _look(ours: psycopg.Connection, there: psycopg.Connection | None) -> Plan:
     return plan
 
 
-def _names(ours: psycopg.Connection, query: str) -> list[str]:
-    return [name for (name,) in ours.execute(query.encode()).fetchall()]
+def _names(ours: psycopg.Connection, query: str, *parameters: object) -> list[str]:
+    return [name for (name,) in ours.execute(query.encode(), parameters or None).fetchall()]
 
 
 def _facts(ours: psycopg.Connection, there: psycopg.Connection) -> dict[str, Any]:
@@ -238,8 +238,9 @@ def _other_objects(ours: psycopg.Connection, kept: list[str]) -> list[str]:
         union all
         select 'schema ' || n.nspname
         from pg_namespace as n
-        where n.nspowner = 'dlq_owner'::regrole and n.nspname <> all (string_to_array('{",".join(kept)}', ','))
+        where n.nspowner = 'dlq_owner'::regrole and n.nspname <> all (%s)
         """,
+        kept,
     )
 
 
