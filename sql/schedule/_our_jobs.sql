@@ -3,9 +3,7 @@
 -- and by where it runs, and the second database of a user has its job as name@database. One for a database that is
 -- not there (it was renamed, or dropped) is taken for ours: it can only fail.
 create or replace function dlq._our_jobs(facts jsonb)
-returns table (
-  job text, jobid bigint, jobname text, schedule text, command text, database text, username text, nodeport integer,
-  active boolean, last_run jsonb)
+returns table (job text, jobid bigint, jobname text, schedule text, command text, database text, username text, nodeport integer, active boolean, last_run jsonb)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
 select j.jobname, c.jobid, c.jobname, c.schedule, c.command, c.database, c.username, c.nodeport, c.active, c.last_run
