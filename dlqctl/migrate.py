@@ -22,7 +22,7 @@ from dlqctl.bundle import MIGRATIONS
 from dlqctl.connection import connect, resolve_dsn
 from dlqctl.errors import CannotConnect, DlqctlError
 
-_T = TypeVar("_T")
+_Done = TypeVar("_Done")
 
 _WAITS = (0.2, 0.5, 1, 2, 4, 8, 8, 8)
 """Seconds between tries. A try waits for a lock two seconds at most, so that nobody waits for it longer."""
@@ -95,7 +95,7 @@ def migrate(
         return replace(report, cron=True, changed=changed)
 
 
-def keep_trying(once: Callable[[], _T], on_wait: Callable[[str], None]) -> _T:
+def keep_trying(once: Callable[[], _Done], on_wait: Callable[[str], None]) -> _Done:
     """Do this, and do it again for about half a minute while somebody else's lock is in the way."""
     for wait in (*_WAITS, None):
         try:
@@ -222,13 +222,7 @@ def _schedule(raw: psycopg.Connection, *, apply: bool) -> list[str]:
     if not preflight.look_at(raw, "pg_cron").installed:
         if not apply:
             return ["extension pg_cron", "its jobs"]
-        try:
-            raw.execute("create extension if not exists pg_cron")
-        except psycopg.errors.RaiseException as error:  # where it runs was hidden from this role
-            raise DlqctlError(
-                f"pg_cron is in another database: {error.diag.message_primary}",
-                "dlqctl migrate --cron-dsn dbname=THAT, or --no-cron. Nothing was changed",
-            ) from error
+        raw.execute("create extension if not exists pg_cron")
     try:
         with raw.transaction(force_rollback=not apply):
             return [f"cron job {name}" for (name,) in raw.execute("select dlq.schedule_jobs()").fetchall()]
@@ -305,4 +299,10 @@ def _explained(error: psycopg.Error) -> DlqctlError:
             "look for long transactions: select pid, xact_start, query from pg_stat_activity "
             "where xact_start < now() - interval '1 minute'. Nothing was changed",
         )
-    return DlqctlError(f"{error.diag.message_primary or error}", error.diag.message_hint or "Nothing was changed")
+    said = str(error.diag.message_primary or error)
+    if said.startswith("can only create extension in database"):  # pg_cron's; which, may be hidden from this role
+        return DlqctlError(
+            f"pg_cron is in another database: {said}",
+            "name it: dlqctl migrate --cron-dsn dbname=THAT; or --no-cron. Nothing was changed",
+        )
+    return DlqctlError(said, error.diag.message_hint or "Nothing was changed")

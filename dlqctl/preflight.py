@@ -54,6 +54,7 @@ def check(connection: psycopg.Connection, *, cron: bool, net_worker: bool) -> No
     _check_names(connection)
     if cron:
         check_cron(connection)
+        cron = cron_database(connection) is None  # where it is elsewhere, nothing of it is needed here
     _check_sender(connection, net_worker)
 
 

@@ -14,7 +14,6 @@ import psycopg
 from dlqctl import definitions
 from dlqctl.bundle import MIGRATIONS, SQL
 from dlqctl.definitions import OWNER
-from dlqctl.preflight import NET_COMMENT
 
 
 def has_lost_its_owner(raw: psycopg.Connection) -> bool:
@@ -47,7 +46,9 @@ def give_to_owner(raw: psycopg.Connection) -> None:
         select format('alter schema %%I owner to dlq_owner', n.nspname)
         from pg_namespace as n, restorer as r
         where n.nspowner = r.oid
-          and (n.nspname = 'dlq' or n.nspname = 'net' and obj_description(n.oid, 'pg_namespace') = %(net)s)
+          and (n.nspname = 'dlq' or n.nspname = 'net' and exists (
+            select from pg_attribute as a  -- which pg_net's own table has not
+            where a.attrelid = to_regclass('net.http_request_queue') and a.attname = 'claimed_by'))
         union all
         select format('alter %%s %%s owner to dlq_owner',
           case c.relkind when 'v' then 'view' else 'table' end, c.oid::regclass)
@@ -59,7 +60,7 @@ def give_to_owner(raw: psycopg.Connection) -> None:
           join pg_namespace as n on n.oid = p.pronamespace, restorer as r
         where p.proowner = r.oid and n.nspname || '.' || p.proname = any (%(names)s)
         """,
-        {"net": NET_COMMENT, "names": _names()},
+        {"names": _names()},
     ).fetchall()
     for (statement,) in statements:
         raw.execute(statement)

@@ -13,7 +13,7 @@ from dlqctl.cluster import start_cluster
 from dlqctl.cron import checks
 from dlqctl.migrate import migrate
 from dlqctl.receiver import Receiver
-from dlqctl.sandbox import _run_net_worker
+from tests.sender import net_worker
 from tests.standby import standby_of
 
 
@@ -82,7 +82,7 @@ def test_pg_cron_in_another_database_runs_our_cycle_and_goes_on_where_the_standb
             primary.stop("immediate")
             assert receiver.requests == []
             conn.execute("select pg_promote()")
-            with _run_net_worker(replica, replica.dsn("app")):
+            with net_worker(replica.dsn("app")):
                 deadline = time.monotonic() + 90
                 levels: dict[str, str] = {}
                 while levels.get("last run") != "ok":

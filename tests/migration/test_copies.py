@@ -13,8 +13,8 @@ import pytest
 from dlqctl.cluster import Cluster
 from dlqctl.migrate import migrate
 from dlqctl.receiver import Receiver
-from dlqctl.sandbox import _run_net_worker
 from tests.migration.migrating import ask, do, dump, program, run
+from tests.sender import net_worker
 from tests.standby import standby_of
 
 ROWS = "select array_agg((id, service, status, payload)::text order by id) from webhook_dlq"
@@ -68,12 +68,12 @@ def calls_nobody(copy: str, receiver: Receiver) -> None:
     assert "copy" in str(ask(copy, "select error_message from dlq_processing_log order by id desc limit 1"))
 
 
-def delivers_each_once(cluster: Cluster, copy: str, receiver: Receiver) -> None:
+def delivers_each_once(copy: str, receiver: Receiver) -> None:
     """Told that it is production, it sends what is due and what was under way, each entry once."""
     told = run("--dsn", copy, "migrate", "--no-cron", "--this-is-production")
     assert told.code == 0, told.err
     assert "this database is production now" in told.out
-    with _run_net_worker(cluster, copy):
+    with net_worker(copy):
         do(copy, "update webhook_dlq set next_retry_at = now() where status = 'pending'", "call dlq.run_cycle()")
     assert ask(copy, "select array_agg(payload::text || status order by payload) from webhook_dlq") == [
         "1reprocessed", "2reprocessed", "3reprocessed", "4failed"
@@ -94,7 +94,7 @@ def test_a_dump_restored_beside_production_calls_nobody_until_told(
     assert structure(copy) == structure(production)
     calls_nobody(copy, receiver)
     assert run("--dsn", copy, "migrate", "--check", "--no-cron").code == 0  # owners, grants and all came along
-    delivers_each_once(cluster, copy, receiver)
+    delivers_each_once(copy, receiver)
     assert ask(production, ROWS) == before
 
 
@@ -125,7 +125,7 @@ def test_a_dump_restored_on_a_server_without_our_roles_is_mended_by_migrate(
     assert run("--dsn", copy, "migrate", "--no-cron", "--check").code == 0
     calls_nobody(copy, receiver)
     if format_ == "custom" and not options:
-        delivers_each_once(bare_cluster, copy, receiver)
+        delivers_each_once(copy, receiver)
     assert "nothing" not in run("--dsn", copy, "uninstall", "--no-cron", "--yes").err
 
 
@@ -164,7 +164,7 @@ def test_a_database_made_from_production_as_its_template_calls_nobody(
         calls_nobody(cluster.dsn("twin"), receiver)
         # Its net tables are the same by oid, so the request that is nowhere is given a minute. Not here.
         do(cluster.dsn("twin"), "update dlq.in_flight set missing_since = now() - interval '2 minutes'")
-        delivers_each_once(cluster, cluster.dsn("twin"), receiver)
+        delivers_each_once(cluster.dsn("twin"), receiver)
     finally:
         do(cluster.dsn("postgres"), "drop database twin with (force)")
 
