@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.json import Jsonb
 
@@ -50,28 +51,14 @@ def require(ours: psycopg.Connection, cron: psycopg.Connection) -> None:
             f"pg_cron runs in database {other}, and --cron-dsn names {_name(cron)}",
             f"--cron-dsn dbname={other}. Nothing was changed",
         )
+    missing = _missing_rights(cron)
+    if missing:
+        raise DlqctlError(
+            f"{cron.info.user} may not schedule jobs for other databases",
+            f"as a superuser, in {_name(cron)}: {'; '.join(missing)}. Nothing was changed",
+        )
     if preflight.look_at(cron, "pg_cron").installed is None:
-        return  # then whoever creates it may use it
-    row = cron.execute(
-        """
-        select has_schema_privilege('cron', 'usage'), to_jsonb(array_agg(has_function_privilege(p.oid, 'execute')))
-        from pg_proc as p
-        where p.proname = 'schedule_in_database' and p.pronamespace = 'cron'::regnamespace
-        """
-    ).fetchone()
-    assert row
-    user = cron.info.user
-    if row[1] is None:
-        raise DlqctlError(
-            f"pg_cron in {_name(cron)} is older than 1.4 and schedules for its own database only",
-            "alter extension pg_cron update, there. Nothing was changed",
-        )
-    if not (row[0] and row[1][0]):
-        raise DlqctlError(
-            f"{user} may not schedule jobs for other databases",
-            f"in {_name(cron)}: grant usage on schema cron to {user}; grant execute on function {_IN_DATABASE} to "
-            f"{user}. Nothing was changed",
-        )
+        return
     found = cron.execute(
         "select command from cron.job where jobname = 'process-dlq-entries' and database = %s", (_name(ours),)
     ).fetchone()
@@ -80,6 +67,29 @@ def require(ours: psycopg.Connection, cron: psycopg.Connection) -> None:
             f"pg_cron has a job process-dlq-entries for {_name(ours)} that dlqctl did not make: {found[0]}",
             "unschedule the job, and run dlqctl migrate again. Nothing was changed",
         )
+
+
+def _missing_rights(cron: psycopg.Connection) -> list[str]:
+    """The statements without which this role can schedule nothing from here."""
+    user = sql.Identifier(cron.info.user).as_string(cron)
+    usage, execute = f"grant usage on schema cron to {user}", f"grant execute on function {_IN_DATABASE} to {user}"
+    if preflight.look_at(cron, "pg_cron").installed is None:
+        try:
+            with cron.transaction(force_rollback=True):  # the only way to know: platforms have rules of their own
+                cron.execute("create extension pg_cron")
+        except psycopg.errors.InsufficientPrivilege:
+            return ["create extension pg_cron", usage, execute]
+        return []
+    row = cron.execute(
+        """
+        select has_schema_privilege('cron', 'usage'), has_function_privilege(p.oid, 'execute')
+        from pg_proc as p
+        where p.proname = 'schedule_in_database' and p.pronamespace = 'cron'::regnamespace
+        """
+    ).fetchone()
+    if row is None:
+        return ["alter extension pg_cron update (this needs 1.4)"]
+    return [*([usage] if not row[0] else []), *([execute] if not row[1] else [])]
 
 
 def schedule(ours: psycopg.Connection, cron: psycopg.Connection, *, apply: bool = True) -> list[str]:

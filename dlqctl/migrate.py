@@ -71,7 +71,8 @@ def migrate(
     """Install or upgrade the bundle in the database of `dsn`, or with `check` only tell what would change.
 
     With `cron_dsn` the jobs are scheduled from that database of the same server, once all else is there.
-        All of it happens in one transaction, under the engine's lock, with a lock_timeout of two seconds;
+
+    All of it happens in one transaction, under the engine's lock, with a lock_timeout of two seconds;
     when something stands in the way it is rolled back and tried again for about half a minute, and
     `on_wait` is told why. Raises DlqctlError, before anything is changed, where it cannot be done.
     """
