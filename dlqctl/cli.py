@@ -97,6 +97,8 @@ def migrate(
 
     if no_cron and cron_dsn:
         raise click.UsageError("--no-cron and --cron-dsn exclude each other")
+    if as_sql and cron_dsn:
+        raise click.UsageError("--sql prints for one database: say --no-cron, and schedule from pg_cron's own")
     if as_sql:
         click.echo(module.print_sql(cron=not no_cron, net_worker=net_worker), nl=False)
         return

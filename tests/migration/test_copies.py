@@ -129,6 +129,27 @@ def test_a_dump_restored_on_a_server_without_our_roles_is_mended_by_migrate(
     assert "nothing" not in run("--dsn", copy, "uninstall", "--no-cron", "--yes").err
 
 
+def test_the_job_comes_along_with_a_dump_of_pg_crons_database_and_sends_nothing(
+    cluster: Cluster, cron_database: str, receiver: Receiver
+) -> None:
+    migrate(cron_database, net_worker=True)
+    do(
+        cron_database,
+        f"select dlq.set_endpoint('shop', '{receiver.url('shop')}', allow_http => true)",
+        "insert into webhook_dlq (service, payload, next_retry_at) values ('shop', '1', now())",
+    )
+    copy = cluster.dsn()  # pg_cron's database of another server
+    try:
+        restore(cron_database, copy, "custom")
+
+        assert ask(copy, "select array_agg(jobname) from cron.job where active") == ["process-dlq-entries"]
+        calls_nobody(copy, receiver)
+        assert run("--dsn", copy, "migrate").code == 0
+        calls_nobody(copy, receiver)
+    finally:
+        do(copy, "drop extension if exists pg_cron", "drop owned by dlq_owner")
+
+
 def test_a_role_that_is_no_superuser_mends_what_it_has_restored(bare_cluster: Cluster, production: str) -> None:
     do(
         bare_cluster.dsn("postgres"),

@@ -246,7 +246,8 @@ def test_a_cron_dsn_that_cannot_be_right_changes_nothing(app: Make, cron_databas
         assert finding in refused.err
         assert ask(shop, "select to_regnamespace('dlq') is null") is True
     assert run("--dsn", shop, "migrate", *NET, "--cron-dsn", "dbname=nowhere").code == 3
-    assert run("--dsn", shop, "migrate", *NET, "--no-cron", *CRON).code == 2
+    for word in ("--no-cron", "--sql"):
+        assert run("--dsn", shop, "migrate", *NET, word, *CRON).code == 2
 
 
 def test_a_home_made_job_over_there_is_left_alone(app: Make, cron_database: str) -> None:
