@@ -43,6 +43,8 @@ def connected(
     Raises DlqctlError where pg_cron is in another database and nobody has said how to connect to it.
     """
     with cron.elsewhere(dsn, cron_dsn) as (ours, there):
+        if ours.execute("select where pg_is_in_recovery()").rowcount:
+            raise DlqctlError("this server is a standby, where nothing can be changed", "connect to the primary")
         other = preflight.cron_database(ours)
         if use_cron and cron_dsn is None and other is not None and _is_installed(ours):
             raise DlqctlError(
@@ -198,7 +200,13 @@ def _facts(ours: psycopg.Connection, there: psycopg.Connection) -> dict[str, Any
 def _tables(ours: psycopg.Connection, plan: Plan) -> Iterator[str]:
     """Each table and how many rows are lost with it, the queue first."""
     with ours.transaction():
-        ours.execute(definitions.AS_OWNER.encode())
+        try:
+            ours.execute(definitions.AS_OWNER.encode())
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise DlqctlError(
+                f"{ours.info.user} may not act for {OWNER}, whose everything is",
+                "connect as the role that installed dlqctl, or as a superuser. Nothing was changed",
+            ) from error
         for (table,) in ours.execute(
             """
             select c.oid::regclass::text
@@ -273,7 +281,10 @@ def _drop_owned(ours: psycopg.Connection, kept_schemas: list[str]) -> None:
             "drop that first, or make it do without. Nothing was changed",
         ) from error
     for schema in kept_schemas:
-        ours.execute(sql.SQL("alter schema {} owner to dlq_owner").format(sql.Identifier(schema)))
+        name = sql.Identifier(schema)
+        for role in ROLES[1:]:
+            ours.execute(sql.SQL("revoke all on schema {} from {}").format(name, sql.Identifier(role)))
+        ours.execute(sql.SQL("alter schema {} owner to dlq_owner").format(name))
     # It takes rights on every database of the server along.
     for database, privilege in granted - _grants_on_other_databases(ours):
         ours.execute(sql.SQL(f"grant {privilege} on database {{}} to dlq_owner").format(sql.Identifier(database)))

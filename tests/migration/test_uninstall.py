@@ -257,15 +257,17 @@ def test_the_last_database_takes_the_roles_along_and_no_other_does(bare_cluster:
     # The server takes a role's rights on every database along; the other one needs them.
     assert migrate(till, cron=False).changed == []
 
-    do(till, "create table mine (id int)", "grant select on mine to dlq_reader")
+    do(till, "create table mine (id int)", "grant select on mine to dlq_reader", "create table dlq.kept (id int)")
     second = uninstalled(till)
     assert "goes: role dlq_admin" in second.out
     assert "stays: role dlq_reader, used by table public.mine" in second.out
+    assert "stays: role dlq_owner, used by what stays here" in second.out
     assert "table public.mine" in second.err
-    assert ask(server, "select array_agg(rolname::text) from pg_roles where rolname like 'dlq%'") == ["dlq_reader"]
+    left = ask(server, "select array_agg(rolname::text order by rolname) from pg_roles where rolname like 'dlq%'")
+    assert left == ["dlq_owner", "dlq_reader"]
     assert ask(till, "select has_table_privilege('dlq_reader', 'mine', 'select')") is True
 
-    do(till, "drop table mine")
+    do(till, "drop table mine", "drop schema dlq cascade")
     assert "goes: role dlq_reader" in uninstalled(till).out
 
 
@@ -299,9 +301,14 @@ def test_a_role_that_may_not_is_told_so(database: str, cluster: Cluster) -> None
     refused = run("--dsn", make_conninfo(database, user="bystander"), "uninstall", "--no-cron", "--yes")
 
     assert refused.code == 1
-    assert len(refused.err.splitlines()) == 1
+    assert "connect as the role that installed dlqctl" in refused.err
     assert dump(database) == before
     do(database, "drop role bystander")
+
+
+def test_a_standby_is_refused(standby: Cluster) -> None:
+    refused = run("--dsn", standby.dsn("postgres"), "uninstall", "--check")
+    assert (refused.code, "standby" in refused.err) == (1, True)
 
 
 def test_on_another_version_of_postgresql_nothing_is_left_either(cluster: Cluster) -> None:
