@@ -327,7 +327,7 @@ def uninstall(dsn: str | None, check: bool, yes: bool, no_cron: bool, cron_dsn: 
         if not (yes or plan.in_the_way):
             if not sys.stdin.isatty():
                 raise UsageError("nobody can be asked here, and nothing was changed", "dlqctl uninstall --yes")
-            lost = f" {plan.undelivered} webhooks that were never delivered are lost." if plan.undelivered else ""
+            lost = f" Webhooks that were never delivered are lost: {plan.undelivered}." if plan.undelivered else ""
             click.confirm(f"Drop all that goes from {database}?{lost}", abort=True, err=True)
         for line in module.uninstall(ours, there, plan, say):
             say(line)

@@ -178,7 +178,7 @@ def _look(ours: psycopg.Connection, there: psycopg.Connection | None) -> Plan:
             if preflight.look_at(ours, name).installed:
                 plan.stays.append(f"extension {name}")
     roles, kept = _roles(ours, bool(plan.kept_schemas))
-    plan.goes.extend(f"role {role}" for role in roles)
+    plan.goes.extend(f"role {role}" + (f", from {members}" if members else "") for role, members in roles.items())
     plan.stays.extend(f"role {role}, used by {use}" for role, use in kept.items() if installed)
     return plan
 
@@ -218,14 +218,15 @@ def _tables(ours: psycopg.Connection, plan: Plan) -> Iterator[str]:
             if table in ("webhook_dlq", "public.webhook_dlq"):
                 rows = ours.execute("select status, count(*) from public.webhook_dlq group by status").fetchall()
                 counts: dict[str, int] = dict(rows)
-                lost = sum(counts.get(status, 0) for status in ("pending", "processing", "failed"))
-                yield f"table {table}, {sum(counts.values())} rows" + (f", {lost} NOT DELIVERED" if lost else "")
-                yield from (f"  {n} {status}" for status, n in sorted(counts.items()))
-                plan.undelivered = lost
+                plan.undelivered = sum(counts.get(status, 0) for status in ("pending", "processing", "failed"))
+                said = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
+                yield f"table {table}, rows: {sum(counts.values())}" + (f" ({said})" if said else "")
+                if plan.undelivered:
+                    yield f"  of these NOT DELIVERED: {plan.undelivered}"
             else:
                 row = ours.execute(f"select count(*) from {table}".encode()).fetchone()
                 assert row
-                yield f"table {table}, {row[0]} rows"
+                yield f"table {table}, rows: {row[0]}"
 
 
 def _other_objects(ours: psycopg.Connection, kept: list[str]) -> list[str]:
@@ -240,7 +241,7 @@ def _other_objects(ours: psycopg.Connection, kept: list[str]) -> list[str]:
             cross join lateral pg_identify_object(o.classid, o.objid, 0) as i
           where i.type not in ('table', 'materialized view', 'schema', 'sequence')
         )
-        select count(*) || ' ' || n.type || 's' from named as n where n.is_expected group by n.type
+        select n.type || 's: ' || count(*) from named as n where n.is_expected group by n.type
         union all
         select n.type || ' ' || n.identity from named as n where n.is_expected is not true
         union all
@@ -252,12 +253,22 @@ def _other_objects(ours: psycopg.Connection, kept: list[str]) -> list[str]:
     )
 
 
-def _roles(ours: psycopg.Connection, owns_a_schema: bool) -> tuple[list[str], dict[str, str]]:
-    """Our roles that nothing will use, and those that something does, with what that is."""
+def _roles(ours: psycopg.Connection, owns_a_schema: bool) -> tuple[dict[str, str | None], dict[str, str]]:
+    """Our roles that nothing will use, each with its members; and those that something does, with what that is."""
     uses: dict[str, str | None] = dict(ours.execute(_USES.encode(), (list(ROLES),)).fetchall())
     if owns_a_schema:
         uses[OWNER] = ", ".join(filter(None, ("what stays here", uses[OWNER])))
-    free = [role for role in ROLES if role in uses and uses[role] is None]
+    members: dict[str, str] = dict(
+        ours.execute(
+            """
+            select pg_get_userbyid(m.roleid), string_agg(distinct pg_get_userbyid(m.member), ', ')
+            from pg_auth_members as m
+            where m.member <> current_user::regrole
+            group by m.roleid
+            """
+        ).fetchall()
+    )
+    free = {role: members.get(role) for role in ROLES if role in uses and uses[role] is None}
     return free, {role: use for role, use in uses.items() if use is not None}
 
 

@@ -66,10 +66,9 @@ def test_the_preview_names_what_is_lost_and_changes_nothing(database: str) -> No
     assert said.code == 0
     assert dump(database, "--inserts") == before
     for line in (
-        "goes: table webhook_dlq, 5 rows, 5 NOT DELIVERED",
-        "goes:   2 failed",
-        "goes:   3 pending",
-        "goes: table given, 0 rows",
+        "goes: table webhook_dlq, rows: 5 (2 failed, 3 pending)",
+        "goes:   of these NOT DELIVERED: 5",
+        "goes: table given, rows: 0",
         "goes: trigger mine on webhook_dlq, which is not dlqctl's but a part of the table",
         "goes: schema net",
         "stays: schema dlq: table dlq.kept",
@@ -101,7 +100,7 @@ def test_on_a_terminal_it_asks_and_names_what_is_lost(
 
     done = run("--dsn", database, "uninstall", "--no-cron")
 
-    assert "1 webhooks that were never delivered are lost" in done.err
+    assert "Webhooks that were never delivered are lost: 1." in done.err
     assert ask(database, "select to_regclass('webhook_dlq') is not null") is is_left
     assert done.code == (130 if is_left else 0)
 
@@ -259,7 +258,7 @@ def test_the_last_database_takes_the_roles_along_and_no_other_does(bare_cluster:
 
     do(till, "create table mine (id int)", "grant select on mine to dlq_reader", "create table dlq.kept (id int)")
     second = uninstalled(till)
-    assert "goes: role dlq_admin" in second.out
+    assert "goes: role dlq_admin, from ann" in second.out
     assert "stays: role dlq_reader, used by table public.mine" in second.out
     assert "stays: role dlq_owner, used by what stays here" in second.out
     assert "table public.mine" in second.err
