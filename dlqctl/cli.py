@@ -6,12 +6,12 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from dlqctl import __version__
-from dlqctl.errors import CannotConnect, DlqctlError
+from dlqctl.errors import CannotConnect, DlqctlError, UsageError
 
 if TYPE_CHECKING:
     import psycopg
@@ -78,22 +78,34 @@ def _format(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--sql", "as_sql", is_flag=True, help="Print everything as SQL, and connect to nothing.")
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 if anything would change.")
 @click.option("--no-cron", is_flag=True, help="Do not schedule: another scheduler runs `dlqctl process`.")
+@click.option("--cron-dsn", metavar="DSN", help="Where pg_cron is, if in another database: dbname=postgres, say.")
 @click.option("--net-worker", is_flag=True, help="There is no pg_net: `dlqctl net-worker` sends.")
 @click.option("--this-is-production", is_flag=True, help="This database is not a copy, or not any more: send from it.")
 @_database
 def migrate(
-    dsn: str | None, as_sql: bool, check: bool, no_cron: bool, net_worker: bool, this_is_production: bool
+    dsn: str | None,
+    as_sql: bool,
+    check: bool,
+    no_cron: bool,
+    cron_dsn: str | None,
+    net_worker: bool,
+    this_is_production: bool,
 ) -> None:
     """Install or upgrade, and schedule. Run again, it repairs."""
     from dlqctl import migrate as module
     from dlqctl.output import say
 
+    if no_cron and cron_dsn:
+        raise click.UsageError("--no-cron and --cron-dsn exclude each other")
+    if as_sql and cron_dsn:
+        raise click.UsageError("--sql prints for one database: say --no-cron, and schedule from pg_cron's own")
     if as_sql:
         click.echo(module.print_sql(cron=not no_cron, net_worker=net_worker), nl=False)
         return
     report = module.migrate(
         dsn,
         cron=not no_cron,
+        cron_dsn=cron_dsn,
         net_worker=net_worker,
         check=check,
         this_is_production=this_is_production,
@@ -109,16 +121,26 @@ def migrate(
     say(f"revision {report.revision}, {len(report.changed)} changed; sender: {report.sender}")
     if report.sender == "net-worker":
         say("keep this running: dlqctl net-worker")
+    if report.statement:
+        say(
+            f"pg_cron runs in database {report.cron_database}: dlqctl migrate --cron-dsn "
+            f"dbname={report.cron_database}, or run this there once: {report.statement}"
+        )
     if not report.cron:
         say("run this every five minutes from a scheduler: dlqctl process")
 
 
 @cli.command("verify-cron")
+@click.option("--cron-dsn", metavar="DSN", help="Where pg_cron is, if in another database: dbname=postgres, say.")
 @_format
 @_database
-def verify_cron(dsn: str | None, output_format: str) -> None:
+def verify_cron(dsn: str | None, cron_dsn: str | None, output_format: str) -> None:
     """Check pg_cron and our jobs: row by row, and whether they run. Exit 1 if anything is wrong."""
-    _print_checks(dsn, "select * from dlq.cron_checks()", output_format)
+    if cron_dsn is None:
+        _print_checks(dsn, "select * from dlq.cron_checks()", output_format)
+    from dlqctl.cron import checks
+
+    _print_rows_of_checks(checks(dsn, cron_dsn), output_format)
 
 
 @cli.command()
@@ -283,6 +305,37 @@ def net_worker(dsn: str | None, workers: int, concurrency: int) -> None:
     run(dsn, workers=workers, concurrency=concurrency)
 
 
+@cli.command()
+@click.option("--check", is_flag=True, help="Show what goes and what stays, and change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--no-cron", is_flag=True, help="Nothing is scheduled in pg_cron, or it is seen to.")
+@click.option("--cron-dsn", metavar="DSN", help="Where pg_cron is, if in another database: dbname=postgres, say.")
+@_database
+def uninstall(dsn: str | None, check: bool, yes: bool, no_cron: bool, cron_dsn: str | None) -> None:
+    """Take dlqctl out of this database, with all that is stored. It shows what goes, and asks."""
+    from dlqctl import uninstall as module
+    from dlqctl.output import say
+
+    with module.connected(dsn, cron_dsn, use_cron=not no_cron) as (ours, there, plan):
+        database = ours.info.dbname
+        if not plan.goes:
+            say(f"there is nothing of dlqctl's in {database}")
+            return
+        for title, lines in (("goes", plan.goes), ("stays", plan.stays), ("in the way", plan.in_the_way)):
+            for line in lines:
+                click.echo(f"{title}: {line}")
+        if check:
+            raise SystemExit(1 if plan.in_the_way else 0)
+        if not (yes or plan.in_the_way):
+            if not sys.stdin.isatty():
+                raise UsageError("nobody can be asked here, and nothing was changed", "dlqctl uninstall --yes")
+            lost = f" Webhooks that were never delivered are lost: {plan.undelivered}." if plan.undelivered else ""
+            click.confirm(f"Drop all that goes from {database}?{lost}", abort=True, err=True)
+        for line in module.uninstall(ours, there, plan, say):
+            say(line)
+        say(f"dlqctl is not in {database} any more. Stop what called it: handlers, dlqctl net-worker, dlqctl process")
+
+
 @cli.command(context_settings={"ignore_unknown_options": True})
 @click.option("--cycle-minutes", type=click.IntRange(1, 30), default=5, show_default=True, help="pg_cron's interval.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
@@ -310,11 +363,15 @@ def _connection(dsn: str | None) -> psycopg.Connection:
     return connect(dsn, autocommit=True)
 
 
-def _print_checks(dsn: str | None, query: str, output_format: str) -> None:
-    from dlqctl.output import print_checks
-
+def _print_checks(dsn: str | None, query: str, output_format: str) -> NoReturn:
     with _connection(dsn) as connection:
         rows = connection.execute(query.encode()).fetchall()
+    _print_rows_of_checks(rows, output_format)
+
+
+def _print_rows_of_checks(rows: list[tuple[Any, ...]], output_format: str) -> NoReturn:
+    from dlqctl.output import print_checks
+
     print_checks(rows, output_format)
     raise SystemExit(1 if any(row[1] == "error" for row in rows) else 0)
 

@@ -16,6 +16,7 @@ from textwrap import indent
 from dlqctl.bundle import SQL
 
 OWNER = "dlq_owner"
+ROLES = (OWNER, "dlq_admin", "dlq_reader", "dlq_writer", "dlq_net_worker")
 
 AS_OWNER = f"set local role {OWNER};"
 AS_CALLER = "reset role;"

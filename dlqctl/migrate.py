@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,10 +18,13 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg.conninfo import make_conninfo
 
-from dlqctl import __version__, catalog, definitions, preflight
+from dlqctl import __version__, catalog, definitions, preflight, restore
+from dlqctl import cron as elsewhere
 from dlqctl.bundle import MIGRATIONS
 from dlqctl.connection import connect, resolve_dsn
 from dlqctl.errors import CannotConnect, DlqctlError
+
+_Done = TypeVar("_Done")
 
 _WAITS = (0.2, 0.5, 1, 2, 4, 8, 8, 8)
 """Seconds between tries. A try waits for a lock two seconds at most, so that nobody waits for it longer."""
@@ -55,12 +58,17 @@ class Report:
     cron: bool
     changed: list[str] = field(default_factory=list)
     locked: list[str] = field(default_factory=list)
+    cron_database: str | None = None
+    """Where pg_cron runs, if that is another database and nobody has said how to connect to it."""
+    statement: str | None = None
+    """What schedules the jobs when it is run over there."""
 
 
 def migrate(
     dsn: str | None = None,
     *,
     cron: bool = True,
+    cron_dsn: str | None = None,
     net_worker: bool = False,
     check: bool = False,
     this_is_production: bool = False,
@@ -68,19 +76,37 @@ def migrate(
 ) -> Report:
     """Install or upgrade the bundle in the database of `dsn`, or with `check` only tell what would change.
 
+    With `cron_dsn` the jobs are scheduled from that database of the same server, once all else is there.
+
     All of it happens in one transaction, under the engine's lock, with a lock_timeout of two seconds;
     when something stands in the way it is rolled back and tried again for about half a minute, and
     `on_wait` is told why. Raises DlqctlError, before anything is changed, where it cannot be done.
     """
+
+    def once() -> Report:
+        with _connect(dsn) as raw, _alembic_connection(raw) as connection:
+            here = cron and cron_dsn is None
+            report = _migrate(connection, raw, here, net_worker, this_is_production, apply=not check)
+            if check:
+                connection.rollback()
+            else:
+                connection.commit()
+            return report
+
+    if cron_dsn is None:
+        return keep_trying(once, on_wait)
+    with elsewhere.elsewhere(dsn, cron_dsn) as databases:
+        elsewhere.require(*databases)
+        report = keep_trying(once, on_wait)
+        changed = report.changed + elsewhere.schedule(*databases, apply=not check)
+        return replace(report, cron=True, changed=changed)
+
+
+def keep_trying(once: Callable[[], _Done], on_wait: Callable[[str], None]) -> _Done:
+    """Do this, and do it again for about half a minute while somebody else's lock is in the way."""
     for wait in (*_WAITS, None):
         try:
-            with _connect(dsn) as raw, _alembic_connection(raw) as connection:
-                report = _migrate(connection, raw, cron, net_worker, this_is_production, apply=not check)
-                if check:
-                    connection.rollback()
-                else:
-                    connection.commit()
-                return report
+            return once()
         except (psycopg.Error, sqlalchemy.exc.DBAPIError) as error:
             cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
             assert isinstance(cause, psycopg.Error)
@@ -118,6 +144,10 @@ def _migrate(
     apply: bool,
 ) -> Report:
     raw.execute(definitions.BEGIN.encode())
+    restored = restore.has_lost_its_owner(raw)
+    if restored:
+        _provide_roles(raw)
+        restore.give_to_owner(raw)
     preflight.check(raw, cron=cron, net_worker=net_worker)
     head = ScriptDirectory.from_config(_config()).get_current_head()
     assert head
@@ -126,6 +156,8 @@ def _migrate(
     report = Report(head, "pg_net" if uses_pg_net else "net-worker", cron)
     changed = report.changed
 
+    if restored:
+        changed.append("owner of everything: this was restored without")
     if not is_current:
         changed.append(f"revision {head}")
         if not apply:
@@ -139,7 +171,10 @@ def _migrate(
     changed += _provide_pg_net(raw, apply=apply) if uses_pg_net else _provide_net_schema(raw, apply=apply)
     if this_is_production:
         changed += _declare_production(raw)
-    if cron:
+    other = preflight.cron_database(raw) if cron else None
+    if other is not None:
+        report = replace(report, cron_database=other, statement=elsewhere.statement(raw) if apply else None)
+    elif cron:
         changed += _schedule(raw, apply=apply)
     on_tables = _as_owner(raw, catalog.lay_down_on_tables, apply=apply)
     changed += [step.what for step in on_tables]
@@ -275,7 +310,7 @@ def _explained(error: psycopg.Error) -> DlqctlError:
     if isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08").startswith(("08", "57P")):
         return CannotConnect(
             f"the connection was lost: {error.diag.message_primary or ' '.join(str(error).split())}",
-            "run dlqctl migrate again: it does all or nothing",
+            "run it again: it does all or nothing",
         )
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return DlqctlError(
@@ -285,8 +320,14 @@ def _explained(error: psycopg.Error) -> DlqctlError:
         )
     if isinstance(error, psycopg.errors.LockNotAvailable):
         return DlqctlError(
-            "somebody holds a lock on the queue, and migrate does not make others wait behind it",
+            "somebody holds a lock on the queue, and dlqctl does not make others wait behind it",
             "look for long transactions: select pid, xact_start, query from pg_stat_activity "
             "where xact_start < now() - interval '1 minute'. Nothing was changed",
         )
-    return DlqctlError(f"{error.diag.message_primary or error}", error.diag.message_hint or "Nothing was changed")
+    said = str(error.diag.message_primary or error)
+    if said.startswith("can only create extension in database"):  # pg_cron's; which, may be hidden from this role
+        return DlqctlError(
+            f"pg_cron is in another database: {said}",
+            "name it: dlqctl migrate --cron-dsn dbname=THAT; or --no-cron. Nothing was changed",
+        )
+    return DlqctlError(said, error.diag.message_hint or "Nothing was changed")

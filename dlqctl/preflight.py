@@ -51,7 +51,8 @@ def check(connection: psycopg.Connection, *, cron: bool, net_worker: bool) -> No
     _check_server(connection)
     _check_names(connection)
     if cron:
-        _check_cron(connection)
+        check_cron(connection)
+        cron = cron_database(connection) is None  # where it is elsewhere, nothing of it is needed here
     _check_sender(connection, net_worker)
     _check_rights(connection, cron=cron, net_worker=net_worker)
 
@@ -112,7 +113,9 @@ def _check_names(connection: psycopg.Connection) -> None:
             "then run dlqctl migrate again. Nothing was changed",
         )
     if schema_owner is None and _may_look_into(connection, "cron"):
-        jobs = connection.execute("select command from cron.job where jobname = 'process-dlq-entries'").fetchall()
+        jobs = connection.execute(
+            "select command from cron.job where jobname = 'process-dlq-entries' and database = current_database()"
+        ).fetchall()
         found += [f"cron job process-dlq-entries ({command})" for (command,) in jobs]
     if found:
         raise DlqctlError(
@@ -127,7 +130,8 @@ def _may_look_into(connection: psycopg.Connection, schema: str) -> bool:
     return connection.execute(query, (schema,)).rowcount > 0
 
 
-def _check_cron(connection: psycopg.Connection) -> None:
+def check_cron(connection: psycopg.Connection) -> None:
+    """Refuse where the server has no pg_cron that runs. It may run in another database."""
     database = _one(connection, "select current_database()")
     extension = look_at(connection, "pg_cron")
     if not extension.installed and not extension.available:
@@ -144,13 +148,12 @@ def _check_cron(connection: psycopg.Connection) -> None:
             f"and cron.database_name = '{database}' in postgresql.conf and restart; "
             "or run dlqctl migrate --no-cron. Nothing was changed",
         )
-    if extension.loaded_for not in (None, database):
-        raise DlqctlError(
-            f"pg_cron runs in database {extension.loaded_for}, and this is {database}",
-            f"set cron.database_name = '{database}' in postgresql.conf and restart; or run dlqctl migrate "
-            f"--no-cron here, and schedule from there: select cron.schedule_in_database("
-            f"'process-dlq-entries', '*/5 * * * *', 'call dlq.run_cycle()', '{database}'). Nothing was changed",
-        )
+
+
+def cron_database(connection: psycopg.Connection) -> str | None:
+    """The database that pg_cron runs in, if it is another one than this."""
+    found = look_at(connection, "pg_cron").loaded_for
+    return None if found == _one(connection, "select current_database()") else found
 
 
 def _check_sender(connection: psycopg.Connection, net_worker: bool) -> None:

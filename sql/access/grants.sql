@@ -30,7 +30,9 @@ grant execute on function public.dlq_health() to dlq_admin, dlq_reader;
 -- The views call these with the rights of whoever reads them.
 grant execute on function dlq._now(), dlq._why_not_sending(), dlq._is_paused(text)
   to dlq_admin, dlq_reader;
-grant execute on function dlq._jobs(), dlq._to_interval(text), dlq.cron_checks() to dlq_admin, dlq_reader;
+grant execute on function
+  dlq._jobs(), dlq._to_interval(text), dlq._cron_facts(), dlq._our_jobs(jsonb), dlq._wrong_jobs(jsonb), dlq.cron_checks(jsonb)
+  to dlq_admin, dlq_reader;
 
 grant execute on function public.process_dlq_entries() to dlq_admin;
 grant execute on procedure dlq.run_cycle() to dlq_admin;

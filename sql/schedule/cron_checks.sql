@@ -1,6 +1,7 @@
 -- Everything about the schedule that can be checked from inside the database, one row a check. Runs with the
 -- caller's rights: cron.job shows a role its own jobs only, so who sees nothing is told so, not that all is well.
-create or replace function dlq.cron_checks()
+-- Where pg_cron is in another database, dlqctl brings the facts from there; without them, only what arrives is judged.
+create or replace function dlq.cron_checks(facts jsonb default null)
 returns table (name text, level text, detail text, remediation text)
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -10,7 +11,23 @@ declare
   v_in_background boolean;
   v_sees_all boolean;
 begin
-  if to_regclass('cron.job') is null then
+  if facts is null and to_regclass('cron.job') is not null then
+    facts := dlq._cron_facts();
+  end if;
+
+  -- pg_cron works in one database only. pg_settings shows its settings to pg_read_all_settings alone.
+  v_database := coalesce(facts ->> 'database', (select s.setting from pg_settings as s where s.name = 'cron.database_name'));
+  if facts is null and v_database <> current_database() then
+    return query
+    select 'extension', 'warning', format('pg_cron runs in database %s: its jobs cannot be seen from here', v_database),
+      format('dlqctl verify-cron --cron-dsn dbname=%s', v_database)
+    union all
+    select h.name, h.level, h.detail, case when h.level = 'error' then format(
+        'dlqctl migrate --cron-dsn dbname=%s', v_database) else h.remediation end
+    from dlq.health as h
+    where h.name = 'processor';
+    return;
+  elsif facts is null then
     return query
     select 'extension', 'error', 'pg_cron is not installed in this database',
       case
@@ -21,29 +38,25 @@ begin
   end if;
 
   return query
-  select 'extension', 'ok', 'pg_cron ' || e.extversion, null
-  from pg_extension as e
-  where e.extname = 'pg_cron';
+  values ('extension', 'ok', 'pg_cron ' || (facts ->> 'version'), null);
 
-  -- pg_cron works in one database only. pg_settings shows its settings to pg_read_all_settings alone.
-  v_database := (select s.setting from pg_settings as s where s.name = 'cron.database_name');
-  v_in_background := (select s.setting from pg_settings as s where s.name = 'cron.use_background_workers');
+  v_in_background := facts ->> 'in_background';
   return query
   select 'database', d.level, d.detail, d.remediation
   from (values (
-    case when v_database = current_database() then 'ok' when v_database is null then 'warning' else 'error' end,
+    case when v_database = facts ->> 'here' then 'ok' when v_database is null then 'warning' else 'error' end,
     coalesce('pg_cron runs in ' || v_database, 'cannot be checked: pg_cron is not loaded, or its settings are hidden from this role'),
     case
-      when v_database is null then format('grant pg_read_all_settings to %I', current_user)
-      when v_database <> current_database() then
-        format('set cron.database_name = ''%s'' in postgresql.conf and restart', current_database())
+      when v_database is null then format('grant pg_read_all_settings to %I', facts ->> 'user')
+      when v_database <> facts ->> 'here' then
+        format('set cron.database_name = ''%s'' in postgresql.conf and restart', facts ->> 'here')
     end)) as d (level, detail, remediation);
 
   -- Our jobs, column by column. A copy under another user is a second processor.
-  v_sees_all := not row_security_active('cron.job');
+  v_sees_all := facts ->> 'sees_all';
   return query
   select
-    'job ' || j.jobname,
+    'job ' || coalesce(c.jobname, j.jobname),
     case when w.problems is null then 'ok' else 'error' end,
     coalesce(w.problems, format('%s  %s', j.schedule, j.command)),
     case
@@ -54,18 +67,18 @@ begin
     end
   from dlq._jobs() as j
     left join (
-      select c.*, count(*) over (partition by c.jobname) as copies, max(c.jobid) over (partition by c.jobname) as last_jobid
-      from cron.job as c
-    ) as c on c.jobname = j.jobname
+      select o.*, count(*) over (partition by o.job) as copies, max(o.jobid) over (partition by o.job) as last_jobid
+      from dlq._our_jobs(facts) as o
+    ) as c on c.job = j.jobname
     cross join lateral (
       select nullif(concat_ws('; ',
         case when c.jobid is null then
           case when v_sees_all then 'is not scheduled'
-          else format('is not scheduled by %s, who cannot see the jobs of others', current_user) end end,
+          else format('is not scheduled by %s, who cannot see the jobs of others', facts ->> 'user') end end,
         case when c.copies > 1 then format('is scheduled %s times, here by %s', c.copies, c.username) end,
         case when c.command <> j.command then format('runs %L, not %L', c.command, j.command) end,
         case when c.schedule <> j.schedule then format('runs at %L, not %L', c.schedule, j.schedule) end,
-        case when c.database <> current_database() then format('runs in database %s', c.database) end,
+        case when c.database <> current_database() then format('runs in database %s, which does not exist', c.database) end,
         case when not c.active then 'is switched off' end,
         case when not coalesce(v_in_background, true) and c.nodeport <> current_setting('port')::integer then
           format('connects to port %s, and the server is at %s', c.nodeport, current_setting('port')) end), '') as problems
@@ -107,8 +120,7 @@ begin
            and o.setting like 'statement_timeout=%'
          order by s.setrole = 0, s.setdatabase = 0
          limit 1) as timeout
-      from cron.job as c
-        join dlq._jobs() as j on j.jobname = c.jobname
+      from dlq._our_jobs(facts) as c
         left join pg_roles as r on r.rolname = c.username
     ) as c
   ) as o;
@@ -128,15 +140,8 @@ begin
         'pg_cron could not connect: let its role in with pg_hba.conf, or set cron.use_background_workers = on'
       when d.status = 'failed' then format('select * from cron.job_run_details where jobid = %s order by runid desc limit 10', c.jobid)
     end
-  from cron.job as c
-    join dlq._jobs() as j on j.jobname = c.jobname
-    left join lateral (
-      select d.status, d.return_message, d.start_time
-      from cron.job_run_details as d
-      where d.jobid = c.jobid and d.status not in ('starting', 'running')
-      order by d.runid desc
-      limit 1
-    ) as d on true;
+  from dlq._our_jobs(facts) as c
+    cross join jsonb_to_record(coalesce(nullif(c.last_run, 'null'), '{}')) as d (status text, return_message text, start_time timestamptz);
 
   -- Jobs that are not ours and yet matter: a second processor, and one without a role, which stops all jobs.
   return query
@@ -145,10 +150,11 @@ begin
     case when r.oid is null then format('belongs to %s, which does not exist: pg_cron''s launcher crashes over it, with all jobs', c.username)
     else format('also calls the processor: %s', c.command) end,
     format('select cron.unschedule(%s)', c.jobid)
-  from cron.job as c
+  from jsonb_to_recordset(facts -> 'jobs') as c (jobid bigint, jobname text, command text, database text, username text)
     left join pg_roles as r on r.rolname = c.username
-  where coalesce(c.jobname, '') <> all (select j.jobname from dlq._jobs() as j)
-    and (r.oid is null or c.command ilike '%run_cycle%' or c.command ilike '%process_dlq_entries%');
+  where c.jobid not in (select o.jobid from dlq._our_jobs(facts) as o)
+    and (r.oid is null
+      or c.database = current_database() and (c.command ilike '%run_cycle%' or c.command ilike '%process_dlq_entries%'));
 
   -- Whether anything arrives: pg_cron's "succeeded" does not say.
   return query
@@ -156,6 +162,7 @@ begin
 end
 $$;
 
-comment on function dlq.cron_checks() is
+comment on function dlq.cron_checks(jsonb) is
 $$Checks pg_cron and our jobs, one row a check: name, level (ok, warning, error), detail, remediation.
-Run it as the role that owns the jobs, or as a superuser: pg_cron hides the jobs of others.$$;
+Run it as the role that owns the jobs, or as a superuser: pg_cron hides the jobs of others.
+facts: dlq._cron_facts() of another database, where pg_cron is there.$$;

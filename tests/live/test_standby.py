@@ -7,9 +7,13 @@ import sys
 import time
 
 import psycopg
+import pytest
 
 from dlqctl.cluster import start_cluster
+from dlqctl.cron import checks
 from dlqctl.migrate import migrate
+from dlqctl.receiver import Receiver
+from tests.sender import net_worker
 from tests.standby import standby_of
 
 
@@ -48,3 +52,48 @@ def test_a_standby_tells_its_health_sends_nothing_and_goes_on_when_it_is_promote
             # The request was in the old primary's memory: it is unanswered, and sent again once.
             assert (run[0]["status"], run[0]["unanswered"], run[0]["dispatched"]) == ("ok", 1, 1)
             assert conn.execute("select retry_count, unanswered_count from webhook_dlq").fetchone() == (0, 1)
+
+
+def test_pg_cron_in_another_database_runs_our_cycle_and_goes_on_where_the_standby_is_promoted(
+    receiver: Receiver,
+) -> None:
+    with start_cluster(pg_net=False, database="scheduler") as primary:
+        if not primary.has_pg_cron:
+            pytest.skip("pg_cron is not installed")
+        with psycopg.connect(primary.dsn(), autocommit=True) as conn:
+            conn.execute("create database app")
+        app = primary.dsn("app")
+        migrate(app, cron_dsn="dbname=scheduler", net_worker=True)
+        with psycopg.connect(app, autocommit=True) as conn:
+            conn.execute("update dlq.settings set cycle_minutes = 1")
+            assert migrate(app, cron_dsn="dbname=scheduler").changed == ["cron job process-dlq-entries"]
+            conn.execute("select dlq.set_endpoint('shop', %s, allow_http => true)", (receiver.url("shop"),))
+            insert = "insert into webhook_dlq (service, payload, next_retry_at) values ('shop', to_jsonb(%s), now())"
+            for n in range(3):
+                conn.execute(insert, (n,))
+            conn.execute("select process_dlq_entries()")
+            assert conn.execute("select distinct status from webhook_dlq").fetchall() == [("processing",)]
+            for n in range(3, 5):
+                conn.execute(insert, (n,))
+            written = conn.execute("select pg_current_wal_lsn()").fetchone()
+        with standby_of(primary) as replica, psycopg.connect(replica.dsn("app"), autocommit=True) as conn:
+            while conn.execute("select where pg_last_wal_replay_lsn() >= %s", written).fetchone() is None:
+                time.sleep(0.05)
+            primary.stop("immediate")
+            assert receiver.requests == []
+            conn.execute("select pg_promote()")
+            with net_worker(replica.dsn("app")):
+                deadline = time.monotonic() + 90
+                levels: dict[str, str] = {}
+                while levels.get("last run") != "ok":
+                    assert time.monotonic() < deadline, levels
+                    time.sleep(0.5)
+                    levels = {name: level for name, level, *_ in checks(replica.dsn("app"), "dbname=scheduler")}
+
+            assert set(levels.values()) == {"ok"}
+            # What was under way when the primary died had no answer, used up no retry, and was sent once more.
+            rows = conn.execute(
+                "select payload::int, status, retry_count, unanswered_count from webhook_dlq order by payload"
+            ).fetchall()
+            assert rows == [(n, "reprocessed", 0, int(n < 3)) for n in range(5)]
+            assert sorted(request.body for request in receiver.requests) == [b"0", b"1", b"2", b"3", b"4"]

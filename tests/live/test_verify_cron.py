@@ -55,7 +55,7 @@ def test_a_schedule_that_is_in_order_passes(cron_cluster: Cluster, conn: psycopg
         ("select cron.alter_job(jobid, active => false) from cron.job", "switched off"),
         ("select cron.alter_job(jobid, schedule => '0 0 1 1 *') from cron.job", "0 0 1 1 *"),
         ("select cron.alter_job(jobid, command => 'select 1') from cron.job", "select 1"),
-        ("update cron.job set database = 'postgres'", "postgres"),
+        ("update cron.job set database = 'gone'", "database gone"),
         ("select cron.unschedule(jobid) from cron.job", "is not scheduled"),
     ],
 )
@@ -127,7 +127,13 @@ def test_a_role_that_cannot_see_the_job_is_told_so(cron_cluster: Cluster, conn: 
     conn.execute("drop role onlooker")
 
 
-def test_without_pg_cron_it_says_what_to_do(database: str, cron_cluster: Cluster) -> None:
-    code, said = _verify(cron_cluster, database)
-    assert code == 1
-    assert "pg_cron is not installed" in said
+def test_a_job_of_that_name_for_another_database_is_nobody_s_business_here(
+    cron_cluster: Cluster, conn: psycopg.Connection
+) -> None:
+    conn.execute("update cron.job set database = 'postgres'")
+    conn.execute("select dlq.schedule_jobs()")
+    code, said = _verify(cron_cluster)
+    assert code == 0, said
+    assert "job process-dlq-entries@dlq,ok" in said
+    conn.execute("select cron.unschedule('process-dlq-entries@dlq')")
+    conn.execute("update cron.job set database = 'dlq'")

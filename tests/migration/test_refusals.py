@@ -141,17 +141,6 @@ def test_where_pg_cron_was_loaded_once_and_is_no_more_it_names_the_setting(clust
         assert "shared_preload_libraries = 'pg_cron'" in refused(unloaded.dsn(), "migrate").err
 
 
-def test_where_pg_cron_serves_another_database_it_names_the_statement(cluster: Cluster, empty_database: str) -> None:
-    if not cluster.has_pg_cron:
-        pytest.skip("pg_cron is not installed")
-
-    said = refused(empty_database, "migrate", "--net-worker").err
-
-    assert "pg_cron runs in database dlq" in said
-    assert "cron.schedule_in_database(" in said
-    assert run("--dsn", empty_database, *WITHOUT_CRON).code == 0
-
-
 def test_without_pg_net_the_net_worker_must_be_asked_for(empty_database: str) -> None:
     assert "--net-worker" in refused(empty_database, "migrate", "--no-cron").err
 
