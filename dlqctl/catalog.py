@@ -359,7 +359,7 @@ def _granted_to_others(connection: psycopg.Connection, ours: list[Definition]) -
         ) as o
           cross join lateral aclexplode(o.acl) as a
           join pg_roles as r on r.oid = a.grantee
-        where r.rolname not in ('dlq_owner', 'dlq_admin', 'dlq_reader', 'dlq_writer', 'dlq_net_worker')
+        where r.rolname not in ('dlq_owner', 'dlq_admin', 'dlq_reader', 'dlq_writer', 'dlq_net_worker', 'service_role')
         """,
         {"names": [definition.name for definition in ours]},
     ).fetchall()

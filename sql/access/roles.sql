@@ -18,10 +18,6 @@ begin
     and not pg_has_role('dlq_owner', 'set') then
     execute format('grant dlq_owner to %I with set true', current_user);
   end if;
-  -- On Supabase the service key speaks as service_role.
-  if to_regrole('service_role') is not null and not pg_has_role('service_role', 'dlq_admin', 'member') then
-    grant dlq_admin to service_role;
-  end if;
   if to_regnamespace('dlq') is null then
     create schema dlq authorization dlq_owner;
   end if;
