@@ -12,7 +12,7 @@ import psycopg
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
 from psycopg.conninfo import make_conninfo
 
 from dlqctl import __version__, catalog, definitions, preflight
@@ -230,6 +230,11 @@ def _config(**attributes: object) -> Config:
     return config
 
 
+def revisions() -> list[Script]:
+    """The revisions of the tables, in the order in which they are made. Beside each `path` is its SQL."""
+    return list(ScriptDirectory.from_config(_config()).walk_revisions())[::-1]
+
+
 def _revision(raw: psycopg.Connection) -> str | None:
     """The revision of the tables. Raises DlqctlError if this dlqctl does not know it."""
     if raw.execute("select where to_regclass('dlq.alembic_version') is null").rowcount:
@@ -237,7 +242,7 @@ def _revision(raw: psycopg.Connection) -> str | None:
     raw.execute(definitions.AS_OWNER.encode())
     row = raw.execute("select version_num from dlq.alembic_version").fetchone()
     raw.execute(definitions.AS_CALLER.encode())
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    known = {script.revision for script in revisions()}
     if row and row[0] not in known:
         raise DlqctlError(
             f"the database is at revision {row[0]}, which this dlqctl ({__version__}) does not know",

@@ -7,7 +7,8 @@ lets postgres create pg_cron and pg_net: here the superuser has created pg_cron 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
@@ -88,7 +89,7 @@ create event trigger pgrst_drop_watch on sql_drop execute function extensions.wa
 
 # postgres may call everything in schema cron and read the jobs, but not write to their table.
 _PG_CRON = f"""
-create extension pg_cron;
+create extension pg_cron with schema pg_catalog;
 grant usage on schema cron to postgres with grant option;
 grant all on all functions in schema cron to postgres with grant option;
 alter default privileges for role {ADMIN} in schema cron grant all on tables to postgres with grant option;
@@ -102,9 +103,13 @@ revoke trigger on cron.job_run_details from postgres;
 
 
 @contextmanager
-def supabase_like(settings: Mapping[str, str] | None = None) -> Iterator[Cluster]:
+def supabase_like() -> Iterator[Cluster]:
     """Run such a server. `dsn()` is postgres in database postgres, where pg_cron is, if it is installed."""
+    # The CLI takes no other connection strings than those with a host and a port.
+    port = _free_port()
+    settings = {"listen_addresses": "127.0.0.1", "port": str(port)}
     with start_cluster(database="postgres", pg_net=False, settings=settings) as cluster:
+        cluster.port = port
         with psycopg.connect(cluster.dsn(), autocommit=True) as conn:
             conn.execute(_ROLES.encode())
             conn.execute(_SCHEMAS.encode())
@@ -115,11 +120,17 @@ def supabase_like(settings: Mapping[str, str] | None = None) -> Iterator[Cluster
         yield cluster
 
 
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 def forget_dlqctl(cluster: Cluster) -> None:
-    """Take everything of dlqctl away again, its roles too."""
+    """Take everything of dlqctl away again, its roles and the CLI's record too."""
     with psycopg.connect(cluster.dsn(user=ADMIN), autocommit=True) as conn:
         if cluster.has_pg_cron:
             conn.execute("delete from cron.job; delete from cron.job_run_details")
+        conn.execute("drop schema if exists supabase_migrations cascade")
         roles = conn.execute("select rolname from pg_roles where rolname like 'dlq%' order by 1").fetchall()
         for (role,) in roles:
             conn.execute(f"drop owned by {role} cascade; drop role {role}".encode())

@@ -193,6 +193,82 @@ def test_postgrest_is_told_to_read_the_schema_again(project: Cluster) -> None:
         assert [n.payload for n in listener.notifies(timeout=10, stop_after=1)] == ["reload schema"]
 
 
+def rows(project: Cluster, query: str) -> set[tuple[str, ...]]:
+    with psycopg.connect(project.dsn(user=ADMIN)) as conn:
+        return {tuple(map(str, row)) for row in conn.execute(query.encode())}
+
+
+# What Supabase's linter looks for, in our own words, and what of it there is on purpose.
+
+
+def test_linter_every_function_fixes_its_search_path(project: Cluster) -> None:
+    """But those that the planner inlines, and the procedure that commits: none has more than its caller's rights."""
+    found = rows(
+        project,
+        """
+        select oid::regproc::text, prosecdef from pg_proc
+        where proowner = 'dlq_owner'::regrole
+          and not exists (select from unnest(proconfig) as c where c = 'search_path=pg_catalog, pg_temp')
+        """,
+    )
+    on_purpose = ("dlq._now", "dlq._route", "dlq._is_paused", "dlq.run_cycle")
+    assert found == {(name, "False") for name in on_purpose}
+
+
+def test_linter_every_table_is_under_row_level_security_and_has_policies(project: Cluster) -> None:
+    ours = "pg_class where relowner = 'dlq_owner'::regrole and relkind = 'r' and relnamespace <> 'net'::regnamespace"
+    assert rows(project, f"select relname from {ours} and not relrowsecurity") == set()
+    without = rows(
+        project, f"select relname from {ours} and not exists (select from pg_policy where polrelid = pg_class.oid)"
+    )
+    assert without == {("alembic_version",)}  # which is dlq_owner's alone
+
+
+def test_linter_no_view_in_public_runs_with_its_owners_rights(project: Cluster) -> None:
+    found = "select relname from pg_class where relkind = 'v' and relnamespace = 'public'::regnamespace"
+    assert rows(project, f"{found} and relowner = 'dlq_owner'::regrole") == set()
+
+
+def test_linter_every_foreign_key_has_an_index(project: Cluster) -> None:
+    found = """
+        select k.conname from pg_constraint as k join pg_class as c on c.oid = k.conrelid
+        where k.contype = 'f' and c.relowner = 'dlq_owner'::regrole
+          and not exists (
+            select from pg_index as i
+            where i.indrelid = c.oid and (i.indkey::smallint[])[0:cardinality(k.conkey) - 1] = k.conkey)
+    """
+    assert rows(project, found) == set()
+
+
+def test_linter_a_policy_names_its_roles_and_looks_a_claim_up_once(project: Cluster) -> None:
+    found = """
+        select p.polname, c.relname from pg_policy as p join pg_class as c on c.oid = p.polrelid
+        where c.relowner = 'dlq_owner'::regrole
+          and (p.polroles = '{0}'
+            or regexp_replace(concat(pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)),
+              'select (auth\\.|current_setting)', '', 'gi') ~* '(auth\\.\\w+|current_setting)\\(')
+    """
+    assert rows(project, found) == set()
+
+
+def test_linter_one_policy_for_each_role_and_verb(project: Cluster) -> None:
+    found = """
+        select c.relname, r.role::regrole, v.verb
+        from pg_policy as p
+          join pg_class as c on c.oid = p.polrelid
+          cross join unnest(p.polroles) as r (role)
+          cross join unnest(case p.polcmd when '*' then '{r,a,w,d}' else array[p.polcmd::text] end) as v (verb)
+        where c.relowner = 'dlq_owner'::regrole and p.polpermissive
+        group by 1, 2, 3
+        having count(*) > 1
+    """
+    assert rows(project, found) == set()
+
+
+def test_linter_no_extension_is_in_public(project: Cluster) -> None:
+    assert rows(project, "select extname from pg_extension where extnamespace = 'public'::regnamespace") == set()
+
+
 def test_pg_cron_runs_the_job_as_postgres(project: Cluster) -> None:
     """Near the end, because it waits for the minute."""
     if not project.has_pg_cron:
