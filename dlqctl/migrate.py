@@ -17,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 
 from dlqctl import __version__, catalog, definitions, preflight
 from dlqctl.bundle import MIGRATIONS
-from dlqctl.connection import connect, resolve_dsn
+from dlqctl.connection import connect, refuse_transaction_pooler, resolve_dsn
 from dlqctl.errors import CannotConnect, DlqctlError
 
 _WAITS = (0.2, 0.5, 1, 2, 4, 8, 8, 8)
@@ -198,12 +198,11 @@ def _schedule(raw: psycopg.Connection, *, apply: bool) -> list[str]:
 
 
 def _connect(dsn: str | None) -> psycopg.Connection:
+    refuse_transaction_pooler(dsn)
     # In any other encoding, or in none, not every name could be read.
     raw = connect(make_conninfo(resolve_dsn(dsn), client_encoding="utf8"))
-    # Each statement must see what others committed before the lock was ours, whatever the default is here; and
-    # a pooler may hand this session to others afterwards, statements prepared in it included.
+    # Each statement must see what others committed before the lock was ours, whatever the default is here.
     raw.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-    raw.prepare_threshold = None
     return raw
 
 

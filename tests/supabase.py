@@ -106,7 +106,7 @@ revoke trigger on cron.job_run_details from postgres;
 def supabase_like() -> Iterator[Cluster]:
     """Run such a server. `dsn()` is postgres in database postgres, where pg_cron is, if it is installed."""
     # The CLI takes no other connection strings than those with a host and a port.
-    port = _free_port()
+    port = free_port()
     settings = {"listen_addresses": "127.0.0.1", "port": str(port)}
     with start_cluster(database="postgres", pg_net=False, settings=settings) as cluster:
         cluster.port = port
@@ -120,7 +120,9 @@ def supabase_like() -> Iterator[Cluster]:
         yield cluster
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port that nobody listens on at the moment."""
+    """A TCP port that nobody listens on at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
