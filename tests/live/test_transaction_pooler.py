@@ -84,7 +84,7 @@ def test_commands_that_ask_again_and_again_work_behind_it(
 ) -> None:
     """A statement that psycopg prepared would be in one session, and asked for in another."""
     pytest.importorskip("pycurl", reason="the net-worker's extra is not installed: dlqctl[net-worker]")
-    receiver.behave("shop", hang(2))
+    receiver.behave("shop", hang(1.5))
     due = "insert into webhook_dlq (service, payload, next_retry_at) values ('shop', '{\"n\": 1}', now())"
     with _run_net_worker(cluster, database):
         url = receiver.url("shop")
