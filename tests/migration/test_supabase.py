@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
 
+from dlqctl.bundle import ROOT
 from dlqctl.cluster import Cluster
 from dlqctl.migrate import migrate
 from dlqctl.receiver import Receiver
 from dlqctl.sandbox import _run_net_worker
 from tests.migration.migrating import ask, do, run, wait_for
 from tests.supabase import ADMIN, supabase_like
+
+_PAGE = ROOT / "docs" / "supabase.md"
 
 
 @pytest.fixture(scope="module")
@@ -267,6 +273,30 @@ def test_linter_one_policy_for_each_role_and_verb(project: Cluster) -> None:
 
 def test_linter_no_extension_is_in_public(project: Cluster) -> None:
     assert rows(project, "select extname from pg_extension where extnamespace = 'public'::regnamespace") == set()
+
+
+@pytest.mark.skipif(not _PAGE.exists(), reason="not in a checkout")
+def test_every_command_of_the_page_works(
+    project: Cluster, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pycurl", reason="the net-worker's extra is not installed: dlqctl[net-worker]")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```sh\n(.*?)```", _PAGE.read_text(), re.S)
+    commands = [shlex.split(line)[1:] for block in blocks for line in block.splitlines() if line.startswith("dlqctl ")]
+    assert len(commands) == 6
+    with _run_net_worker(project, project.dsn()):
+        for words in commands:
+            if words[0] == "migrate":
+                words += ["--net-worker"] if project.has_pg_cron else ["--net-worker", "--no-cron"]
+            if words[:2] == ["endpoints", "set"]:
+                words[3] = receiver.url("{service}")
+                words.append("--allow-http")
+            if words[0] != "verify-cron" or project.has_pg_cron:
+                done = run("--dsn", project.dsn(), *words)
+                assert done.code == 0, (words, done)
+    (tried,) = receiver.requests
+    assert (tried.service, tried.headers["x-retry-secret"]) == ("whatsapp", "SECRET")
+    do(project.dsn(), "delete from dlq.endpoints")
 
 
 def test_pg_cron_runs_the_job_as_postgres(project: Cluster) -> None:
