@@ -15,8 +15,8 @@ from psycopg.conninfo import make_conninfo
 
 from dlqctl.cluster import Cluster
 from dlqctl.receiver import Receiver, hang
-from dlqctl.sandbox import _run_net_worker
 from tests.migration.migrating import Outcome, do, run
+from tests.net_worker import net_worker
 from tests.supabase import free_port
 
 _CONFIGURATION = """
@@ -83,10 +83,9 @@ def test_commands_that_ask_again_and_again_work_behind_it(
     pooler: int, cluster: Cluster, database: str, receiver: Receiver
 ) -> None:
     """A statement that psycopg prepared would be in one session, and asked for in another."""
-    pytest.importorskip("pycurl", reason="the net-worker's extra is not installed: dlqctl[net-worker]")
     receiver.behave("shop", hang(1.5))
     due = "insert into webhook_dlq (service, payload, next_retry_at) values ('shop', '{\"n\": 1}', now())"
-    with _run_net_worker(cluster, database):
+    with net_worker(database):
         url = receiver.url("shop")
         assert through(pooler, database, "endpoints", "set", "shop", url, "--allow-http").code == 0
         for _ in range(2):

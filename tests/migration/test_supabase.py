@@ -16,8 +16,8 @@ from dlqctl.bundle import ROOT
 from dlqctl.cluster import Cluster
 from dlqctl.migrate import migrate
 from dlqctl.receiver import Receiver
-from dlqctl.sandbox import _run_net_worker
 from tests.migration.migrating import ask, do, run, wait_for
+from tests.net_worker import net_worker
 from tests.supabase import ADMIN, supabase_like
 
 _PAGE = ROOT / "docs" / "supabase.md"
@@ -78,9 +78,8 @@ def test_the_emulation_is_as_strict_as_supabase(project: Cluster) -> None:
 
 
 def test_all_of_it_works_for_a_postgres_that_is_no_superuser(project: Cluster, receiver: Receiver) -> None:
-    pytest.importorskip("pycurl", reason="the net-worker's extra is not installed: dlqctl[net-worker]")
     dsn = project.dsn()
-    with _run_net_worker(project, dsn):
+    with net_worker(dsn):
         assert run("--dsn", dsn, "endpoints", "set", "shop", receiver.url("shop"), "--allow-http").code == 0
         assert run("--dsn", dsn, "endpoints", "test", "shop").code == 0
         do(dsn, "insert into webhook_dlq (service, payload, next_retry_at) values ('shop', '{\"n\": 1}', now())")
@@ -279,12 +278,11 @@ def test_linter_no_extension_is_in_public(project: Cluster) -> None:
 def test_every_command_of_the_page_works(
     project: Cluster, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("pycurl", reason="the net-worker's extra is not installed: dlqctl[net-worker]")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```sh\n(.*?)```", _PAGE.read_text(), re.S)
     commands = [shlex.split(line)[1:] for block in blocks for line in block.splitlines() if line.startswith("dlqctl ")]
     assert len(commands) == 6
-    with _run_net_worker(project, project.dsn()):
+    with net_worker(project.dsn()):
         for words in commands:
             if words[0] == "migrate":
                 words += ["--net-worker"] if project.has_pg_cron else ["--net-worker", "--no-cron"]
