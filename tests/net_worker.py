@@ -15,7 +15,7 @@ from dlqctl.cluster import loopback_is_direct
 
 @contextmanager
 def net_worker(dsn: str) -> Iterator[None]:
-    """Run one for a database until the block ends; skip without pycurl. What is queued by then it sends when it serves."""
+    """Run one for a database until the block ends; skip without pycurl. It sends what is queued by then."""
     pytest.importorskip("pycurl", reason="the net-worker's extra is not installed: dlqctl[net-worker]")
     worker = subprocess.Popen(
         [sys.executable, "-m", "dlqctl", "--dsn", dsn, "net-worker"],
