@@ -1,8 +1,8 @@
 """An emulation of a Supabase project's database: its roles, grants, default privileges and event triggers.
 
-Made after the published init scripts and migrations of Supabase's Postgres image as they were in October 2026,
-in our own words, and only as far as dlqctl can notice. What it has no part of: pg_net, Vault, supautils (which there
-lets postgres create pg_cron and pg_net: here the superuser has created pg_cron before) and safeupdate.
+Made after the published init scripts and migrations of Supabase's Postgres image as they were in October 2026, in our
+own words, and only as far as dlqctl can notice. What it has no part of: Vault, safeupdate, and supautils, which there
+lets postgres create pg_cron and pg_net: here the superuser has created them before.
 """
 
 from __future__ import annotations
@@ -101,14 +101,20 @@ grant select on cron.job to postgres with grant option;
 revoke trigger on cron.job_run_details from postgres;
 """
 
+_PG_NET = """
+create extension pg_net with schema extensions;
+create role supabase_functions_admin noinherit createrole login noreplication;
+grant usage on schema net to supabase_functions_admin, postgres, anon, authenticated, service_role;
+"""
+
 
 @contextmanager
-def supabase_like() -> Iterator[Cluster]:
+def supabase_like(*, pg_net: bool = False) -> Iterator[Cluster]:
     """Run such a server. `dsn()` is postgres in database postgres, where pg_cron is, if it is installed."""
     # The CLI takes no other connection strings than those with a host and a port.
     port = free_port()
     settings = {"listen_addresses": "127.0.0.1", "port": str(port)}
-    with start_cluster(database="postgres", pg_net=False, settings=settings) as cluster:
+    with start_cluster(database="postgres", pg_net=pg_net, settings=settings) as cluster:
         cluster.port = port
         with psycopg.connect(cluster.dsn(), autocommit=True) as conn:
             conn.execute(_ROLES.encode())
@@ -117,6 +123,8 @@ def supabase_like() -> Iterator[Cluster]:
             conn.execute(_EVENT_TRIGGERS.encode())
             if cluster.has_pg_cron:
                 conn.execute(_PG_CRON.encode())
+            if pg_net:
+                conn.execute(_PG_NET.encode())
         yield cluster
 
 

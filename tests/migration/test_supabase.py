@@ -13,12 +13,13 @@ import psycopg
 import pytest
 
 from dlqctl.bundle import ROOT
-from dlqctl.cluster import Cluster
+from dlqctl.cluster import Cluster, find_server
+from dlqctl.export import export_supabase
 from dlqctl.migrate import migrate
-from dlqctl.receiver import Receiver
+from dlqctl.receiver import Receiver, ok
 from tests.migration.migrating import ask, do, run, wait_for
 from tests.net_worker import net_worker
-from tests.supabase import ADMIN, supabase_like
+from tests.supabase import ADMIN, forget_dlqctl, supabase_like
 
 _PAGE = ROOT / "docs" / "supabase.md"
 
@@ -295,6 +296,25 @@ def test_every_command_of_the_page_works(
     (tried,) = receiver.requests
     assert (tried.service, tried.headers["x-retry-secret"]) == ("whatsapp", "SECRET")
     do(project.dsn(), "delete from dlq.endpoints")
+
+
+@pytest.mark.pg_net
+def test_the_real_pg_net_sends_for_it_however_it_was_installed(receiver: Receiver, tmp_path: Path) -> None:
+    if not find_server().has_pg_net:
+        pytest.skip(f"pg_net is not installed for PostgreSQL {find_server().major}")
+    receiver.behave("shop", ok())
+    with supabase_like(pg_net=True) as project:
+        dsn, cron = project.dsn(), project.has_pg_cron
+        for install in ("export", "migrate"):
+            if install == "migrate":
+                forget_dlqctl(project)
+                migrate(dsn, cron=cron)
+            for path in export_supabase(tmp_path / install, cron=cron):
+                do(dsn, path.read_text())
+            assert migrate(dsn, cron=cron, check=True).changed == []
+            assert run("--dsn", dsn, "endpoints", "set", "shop", receiver.url("shop"), "--allow-http").code == 0
+            assert run("--dsn", dsn, "endpoints", "test", "shop").code == 0
+    assert len(receiver.requests) == 2
 
 
 def test_pg_cron_runs_the_job_as_postgres(project: Cluster) -> None:
