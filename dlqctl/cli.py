@@ -284,7 +284,7 @@ def net_worker(dsn: str | None, workers: int, concurrency: int) -> None:
 
 @cli.group(cls=_Lines)
 def export() -> None:
-    """dlqctl for others' tools."""
+    """Install by the migrations of another tool, such as Supabase."""
 
 
 @export.command("supabase")

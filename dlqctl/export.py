@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from alembic.script import Script
+
 from dlqctl import catalog, definitions, migrate
 from dlqctl.definitions import Definition
 from dlqctl.errors import DlqctlError
@@ -123,7 +125,7 @@ begin
 end
 $$;
 
-create temporary table granted on commit drop as
+create temporary table granted (statement) on commit drop as
 {granted};
 """
 
@@ -149,7 +151,7 @@ begin
     exit when not found;
     perform pg_temp.drop_ours(v_object.kind, v_object.oid);
   end loop;
-  for v_object in select g.statement from pg_temp.granted as g (statement) loop
+  for v_object in select g.statement from pg_temp.granted as g loop
     begin
       execute v_object.statement;
     exception when undefined_function or undefined_table then
@@ -192,10 +194,10 @@ def export_supabase(folder: Path, *, cron: bool = True, net_worker: bool = False
         raise DlqctlError(f"{folder} is not a folder", "name the folder of your migrations: supabase/migrations")
     present = sorted(path for path in folder.glob("*.sql") if re.match(r"\d+_", path.name))
     exported = {path.stem.partition("_dlqctl_")[2]: path for path in present}  # of the code, the last
-    files = {Path(revision.path).stem: _revision_file(nth) for nth, revision in enumerate(migrate.revisions())}
-    new = {what: text for what, text in files.items() if what not in exported}
+    tables = {Path(revision.path).stem: _revision_file(revision) for revision in migrate.revisions()}
+    new = {what: text for what, text in tables.items() if what not in exported}
     code = _code_file(cron=cron, net_worker=net_worker)
-    if _CODE not in exported or exported[_CODE].read_text() != code:
+    if _CODE not in exported or exported[_CODE].read_text("utf-8") != code:
         new[_CODE] = code
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -203,7 +205,7 @@ def export_supabase(folder: Path, *, cron: bool = True, net_worker: bool = False
     time = _next_time(present)
     for what, text in new.items():
         path = folder / f"{time:{_TIME}}_dlqctl_{what}.sql"
-        with path.open("x") as file:
+        with path.open("x", encoding="utf-8") as file:
             file.write(text)
         written.append(path)
         time += timedelta(seconds=1)
@@ -226,17 +228,15 @@ def _next_time(present: list[Path]) -> datetime:
         ) from None
 
 
-def _revision_file(nth: int) -> str:
-    revisions = migrate.revisions()
-    this = revisions[nth]
-    before = revisions[nth - 1].revision if nth else None
-    record = (
-        f"update dlq.alembic_version set version_num = '{this.revision}' where version_num = '{before}';"
-        if before
-        else f"insert into dlq.alembic_version (version_num) values ('{this.revision}');"
-    )
-    steps = [*([] if before else [_VERSIONS]), _execute(Path(this.path).with_suffix(".sql").read_text()), record]
-    return _file(f"dlqctl: revision {this.revision} of its tables.", before, nth, steps)
+def _revision_file(revision: Script) -> str:
+    before = str(revision.down_revision) if revision.down_revision else None
+    tables = _execute(Path(revision.path).with_suffix(".sql").read_text())
+    if before is None:
+        steps = [_VERSIONS, tables, f"insert into dlq.alembic_version (version_num) values ('{revision.revision}');"]
+    else:
+        record = f"update dlq.alembic_version set version_num = '{revision.revision}' where version_num = '{before}';"
+        steps = [tables, record]
+    return _file(f"dlqctl: revision {revision.revision} of its tables.", before, steps)
 
 
 def _code_file(*, cron: bool, net_worker: bool) -> str:
@@ -250,8 +250,7 @@ def _code_file(*, cron: bool, net_worker: bool) -> str:
     helpers = _HELPERS.format(
         dependents=catalog.DEPENDENTS_OF_OTHERS
         % {"classid": "v_class", "objid": "doomed", "owner": f"'{definitions.OWNER}'", "policies": policies},
-        granted=catalog.GRANTED_TO_OTHERS.replace("' with grant option' end)", "' with grant option' end) as statement")
-        % {"names": names},
+        granted=catalog.GRANTED_TO_OTHERS % {"names": names},
     )
     steps = [_execute(helpers)]
     steps += map(_lay_down, replaceable)
@@ -273,23 +272,16 @@ def _code_file(*, cron: bool, net_worker: bool) -> str:
     steps.append(_AS_OWNER)
     steps.append(_execute(_STALE_TRIGGERS.format(triggers=triggers)))
     steps += [_execute(definition.create_sql) for definition in on_tables]
-    head = len(migrate.revisions())
-    title = (
-        f"dlqctl: functions, views, grants, jobs, triggers and policies, for revision {_revision(head)} of its tables."
-    )
-    return _file(title, _revision(head), head, steps)
+    head = str(migrate.revisions()[-1].revision)
+    title = f"dlqctl: functions, views, grants, jobs, triggers and policies, for revision {head} of its tables."
+    return _file(title, head, steps)
 
 
-def _revision(count: int) -> str:
-    return str(migrate.revisions()[count - 1].revision)
-
-
-def _file(title: str, expected: str | None, count: int, steps: list[str]) -> str:
-    """A file for a database at revision `expected`, which is the first `count` of them, or at none."""
-    earlier = [f"'{revision.revision}'" for revision in migrate.revisions()[: count - 1]] if count else []
-    behind = "v_revision is null" if expected else "false"
-    if earlier:
-        behind += f" or v_revision in ({', '.join(earlier)})"
+def _file(title: str, expected: str | None, steps: list[str]) -> str:
+    """A file for a database that is at revision `expected`, or at none."""
+    revisions = [str(revision.revision) for revision in migrate.revisions()]
+    earlier = ["none", *revisions[: revisions.index(expected)]] if expected else []
+    behind = f"coalesce(v_revision, 'none') = any ({_array(earlier)})"
     return _FILE.format(
         title=title,
         begin=definitions.BEGIN,

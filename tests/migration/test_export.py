@@ -149,6 +149,18 @@ def test_written_again_unchanged_there_is_nothing_new(tmp_path: Path) -> None:
     assert again == Outcome(0, "", f"nothing new: all of it is in {folder}\n")
 
 
+def test_without_cron_they_leave_it_alone(tmp_path: Path) -> None:
+    steps = ("create extension if not exists pg_cron;", "perform dlq.schedule_jobs();")
+
+    assert run("export", "supabase", str(tmp_path), "--no-cron").code == 0
+    (code,) = tmp_path.glob("*_dlqctl_code.sql")
+    assert not [step for step in steps if step in code.read_text()]
+
+    with_cron = Path(run("export", "supabase", str(tmp_path)).out.rstrip())
+    assert with_cron.name > code.name
+    assert all(step in with_cron.read_text() for step in steps)
+
+
 def test_an_upgrade_writes_what_is_new_and_changes_no_file(tmp_path: Path, release: Release) -> None:
     folder = tmp_path / "supabase"
     old = export.export_supabase(folder)
