@@ -202,7 +202,7 @@ def _replace(connection: psycopg.Connection, definition: Definition) -> bool:
 
 # What would go with an object and is not ours, by pg_depend. A view depends through its rule, a function that
 # takes or returns a view's row through its type.
-_DEPENDENTS_OF_OTHERS = """
+DEPENDENTS_OF_OTHERS = """
     with recursive needs (classid, objid) as (
       select %(classid)s::regclass::oid, %(objid)s::oid
       union
@@ -232,7 +232,7 @@ def _drop(connection: psycopg.Connection, kind: str, oid: object) -> None:
     (identity,) = _row(connection, f"select {oid}::{alias}::text")
     policies = [f"{d.name} on {d.table}" for d in definitions.load() if d.kind == "policy"]
     theirs = connection.execute(
-        _DEPENDENTS_OF_OTHERS, {"classid": classid, "objid": oid, "owner": OWNER, "policies": policies}
+        DEPENDENTS_OF_OTHERS, {"classid": classid, "objid": oid, "owner": OWNER, "policies": policies}
     ).fetchall()
     if theirs:
         raise DlqctlError(
@@ -358,35 +358,33 @@ def _lay_down_grants(connection: psycopg.Connection, statements: str, *, apply: 
     return changed
 
 
-def _granted_to_others(connection: psycopg.Connection, ours: list[Definition]) -> set[str]:
-    """Statements that grant again what roles other than ours may do with these views and functions.
+# What roles other than ours may do with some views and functions, as statements that grant it again. A function's are
+# given by its name alone, so that they hold for another signature.
+GRANTED_TO_OTHERS = """
+    select format('grant %%s%%s on %%s %%s to %%I%%s', a.privilege_type, o.columns, o.kind, o.name,
+      r.rolname, case when a.is_grantable then ' with grant option' end)
+    from (
+      select 'table' as kind, c.oid::regclass::text as name, null as columns, c.relacl as acl
+      from pg_class as c where c.oid = any (array(select to_regclass(n) from unnest(%(names)s::text[]) as n))
+      union all
+      select 'table', c.oid::regclass::text, format(' (%%I)', t.attname), t.attacl
+      from pg_attribute as t join pg_class as c on c.oid = t.attrelid
+      where c.oid = any (array(select to_regclass(n) from unnest(%(names)s::text[]) as n)) and t.attnum > 0
+      union all
+      select 'routine', n.nspname || '.' || p.proname, null, p.proacl
+      from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
+      where n.nspname || '.' || p.proname = any (%(names)s)
+    ) as o
+      cross join lateral aclexplode(o.acl) as a
+      join pg_roles as r on r.oid = a.grantee
+    where r.rolname not in ('dlq_owner', 'dlq_admin', 'dlq_reader', 'dlq_writer', 'dlq_net_worker', 'service_role')
+"""
 
-    Grants go with an object that is dropped. A function's are given by its name alone, so that they hold
-    for another signature.
-    """
-    rows = connection.execute(
-        """
-        select format('grant %%s%%s on %%s %%s to %%I%%s', a.privilege_type, o.columns, o.kind, o.name,
-          r.rolname, case when a.is_grantable then ' with grant option' end)
-        from (
-          select 'table' as kind, c.oid::regclass::text as name, null as columns, c.relacl as acl
-          from pg_class as c where c.oid = any (array(select to_regclass(n) from unnest(%(names)s::text[]) as n))
-          union all
-          select 'table', c.oid::regclass::text, format(' (%%I)', t.attname), t.attacl
-          from pg_attribute as t join pg_class as c on c.oid = t.attrelid
-          where c.oid = any (array(select to_regclass(n) from unnest(%(names)s::text[]) as n)) and t.attnum > 0
-          union all
-          select 'routine', n.nspname || '.' || p.proname, null, p.proacl
-          from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
-          where n.nspname || '.' || p.proname = any (%(names)s)
-        ) as o
-          cross join lateral aclexplode(o.acl) as a
-          join pg_roles as r on r.oid = a.grantee
-        where r.rolname not in ('dlq_owner', 'dlq_admin', 'dlq_reader', 'dlq_writer', 'dlq_net_worker')
-        """,
-        {"names": [definition.name for definition in ours]},
-    ).fetchall()
-    return {statement for (statement,) in rows}
+
+def _granted_to_others(connection: psycopg.Connection, ours: list[Definition]) -> set[str]:
+    """Statements that grant again what others may do with these views and functions: grants go with what is dropped."""
+    names = [definition.name for definition in ours]
+    return {statement for (statement,) in connection.execute(GRANTED_TO_OTHERS, {"names": names})}
 
 
 def _row(connection: psycopg.Connection, query: str) -> tuple[object, ...]:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -334,6 +335,25 @@ def uninstall(dsn: str | None, check: bool, yes: bool, no_cron: bool, cron_dsn: 
         for line in module.uninstall(ours, there, plan, say):
             say(line)
         say(f"dlqctl is not in {database} any more. Stop what called it: handlers, dlqctl net-worker, dlqctl process")
+
+
+@cli.group(cls=_Lines)
+def export() -> None:
+    """Install by the migrations of another tool, such as Supabase."""
+
+
+@export.command("supabase")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--no-cron", is_flag=True, help="Do not schedule: another scheduler runs `dlqctl process`.")
+def export_supabase(folder: Path, no_cron: bool) -> None:
+    """Write migrations for `supabase db push` into DIR: supabase/migrations. Run again, only what is new."""
+    from dlqctl import export as module
+    from dlqctl.output import say
+
+    written = module.export_supabase(folder, cron=not no_cron)
+    for path in written:
+        click.echo(path)
+    say(f"{len(written)} written. To apply: supabase db push" if written else f"nothing new: all of it is in {folder}")
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from dlqctl.errors import CannotConnect, UsageError
+from dlqctl.errors import CannotConnect, DlqctlError, UsageError
 
 
 def resolve_dsn(dsn: str | None) -> str:
@@ -45,9 +46,36 @@ def connect(dsn: str | None = None, *, autocommit: bool = False) -> psycopg.Conn
     if "connect_timeout" not in given and "PGCONNECT_TIMEOUT" not in os.environ:
         conninfo = make_conninfo(conninfo, connect_timeout=10)
     try:
-        return psycopg.connect(conninfo, autocommit=autocommit)
+        # Nothing is prepared: behind a pooler the session may be another one at the next transaction.
+        return psycopg.connect(conninfo, autocommit=autocommit, prepare_threshold=None)
     except psycopg.OperationalError as error:
-        raise CannotConnect(
-            f"cannot connect: {' '.join(str(error).split())}",
-            "check --dsn, DLQCTL_DATABASE_URL, DATABASE_URL or libpq's PG* variables; psql takes the same",
-        ) from error
+        said = " ".join(str(error).split())
+        raise CannotConnect(f"cannot connect: {said}", _hint(_host_and_port(conninfo)[0], said)) from error
+
+
+def refuse_transaction_pooler(dsn: str | None) -> None:
+    """Raise DlqctlError if `dsn` means Supabase's pooler in transaction mode, which has a port of its own."""
+    host, port = _host_and_port(resolve_dsn(dsn))
+    if port == "6543" and host.endswith((".supabase.co", ".supabase.com")):
+        raise DlqctlError(
+            f"{host}:6543 is Supabase's transaction pooler, where no session is kept",
+            "take port 5432 of the same host: the session pooler, or the direct connection. Nothing was changed",
+        )
+
+
+def _host_and_port(conninfo: str) -> tuple[str, str]:
+    given = conninfo_to_dict(conninfo)
+    return (
+        str(given.get("host") or os.environ.get("PGHOST", "")),
+        str(given.get("port") or os.environ.get("PGPORT", "")),
+    )
+
+
+def _hint(host: str, said: str) -> str:
+    """What to type after a failure to connect. A server that says FATAL has been reached."""
+    if (direct := re.fullmatch(r"db\.(\w+)\.supabase\.co", host)) and "FATAL" not in said:
+        return (
+            f"{host} has an IPv6 address only; without IPv6 take the session pooler (Connect, in the dashboard): "
+            f"host aws-….pooler.supabase.com, port 5432, user postgres.{direct[1]}"
+        )
+    return "check --dsn, DLQCTL_DATABASE_URL, DATABASE_URL or libpq's PG* variables; psql takes the same"

@@ -136,8 +136,8 @@ def missing_roles() -> str:
 
 
 def grants() -> str:
-    """Who may do what."""
-    return (SQL / "access/grants.sql").read_text()
+    """Who may do what; on Supabase service_role, last, what dlq_admin may."""
+    return "".join((SQL / "access" / name).read_text() for name in ("grants.sql", "service_role.sql"))
 
 
 def pg_net_grants() -> str:

@@ -15,13 +15,13 @@ import psycopg
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
 from psycopg.conninfo import make_conninfo
 
 from dlqctl import __version__, catalog, definitions, preflight, restore
 from dlqctl import cron as elsewhere
 from dlqctl.bundle import MIGRATIONS
-from dlqctl.connection import connect, resolve_dsn
+from dlqctl.connection import connect, refuse_transaction_pooler, resolve_dsn
 from dlqctl.errors import CannotConnect, DlqctlError
 
 _Done = TypeVar("_Done")
@@ -258,12 +258,11 @@ def _schedule(raw: psycopg.Connection, *, apply: bool) -> list[str]:
 
 
 def _connect(dsn: str | None) -> psycopg.Connection:
+    refuse_transaction_pooler(dsn)
     # In any other encoding, or in none, not every name could be read.
     raw = connect(make_conninfo(resolve_dsn(dsn), client_encoding="utf8"))
-    # Each statement must see what others committed before the lock was ours, whatever the default is here; and
-    # a pooler may hand this session to others afterwards, statements prepared in it included.
+    # Each statement must see what others committed before the lock was ours, whatever the default is here.
     raw.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-    raw.prepare_threshold = None
     return raw
 
 
@@ -290,6 +289,11 @@ def _config(**attributes: object) -> Config:
     return config
 
 
+def revisions() -> list[Script]:
+    """The revisions of the tables, in the order in which they are made. Beside each `path` is its SQL."""
+    return list(ScriptDirectory.from_config(_config()).walk_revisions())[::-1]
+
+
 def _revision(raw: psycopg.Connection) -> str | None:
     """The revision of the tables. Raises DlqctlError if this dlqctl does not know it."""
     if raw.execute("select where to_regclass('dlq.alembic_version') is null").rowcount:
@@ -297,7 +301,7 @@ def _revision(raw: psycopg.Connection) -> str | None:
     raw.execute(definitions.AS_OWNER.encode())
     row = raw.execute("select version_num from dlq.alembic_version").fetchone()
     raw.execute(definitions.AS_CALLER.encode())
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    known = {script.revision for script in revisions()}
     if row and row[0] not in known:
         raise DlqctlError(
             f"the database is at revision {row[0]}, which this dlqctl ({__version__}) does not know",

@@ -47,12 +47,6 @@ missing (nth, statement, may_run) as (
   where o.name = 'dlq_admin' and not me.rolsuper
     and not coalesce(pg_has_role(me.oid, o.oid, case when me.is_strict then 'usage' else 'member' end), false)
   union all
-  -- On Supabase the service key speaks as service_role.
-  select 12, 'grant dlq_admin to service_role', o.may_grant
-  from grantable as o
-    join pg_roles as s on s.rolname = 'service_role'
-  where o.name = 'dlq_admin' and not coalesce(pg_has_role(s.oid, o.oid, 'member'), false)
-  union all
   select 20, 'create schema dlq authorization dlq_owner', has_database_privilege(me.oid, current_database(), 'create')
   from me
   where to_regnamespace('dlq') is null

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from dlqctl.cluster import Cluster
-from dlqctl.connection import connect, resolve_dsn
-from dlqctl.errors import CannotConnect, UsageError
+from dlqctl.connection import connect, refuse_transaction_pooler, resolve_dsn
+from dlqctl.errors import CannotConnect, DlqctlError, UsageError
+from dlqctl.migrate import migrate
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +75,71 @@ def test_the_name_in_the_environment_is_kept(cluster: Cluster, monkeypatch: pyte
     monkeypatch.setenv("PGAPPNAME", "from the environment")
     with connect(cluster.dsn()) as conn:
         assert conn.execute("select current_setting('application_name')").fetchone() == ("from the environment",)
+
+
+@pytest.mark.parametrize("host", ["aws-0-eu-central-1.pooler.supabase.com", "db.abcdefghijklmnopqrst.supabase.co"])
+def test_supabases_transaction_pooler_is_refused_by_migrate_without_a_connection(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psycopg, "connect", lambda *_, **__: pytest.fail("it connects"))
+
+    for dsn in (f"postgresql://postgres.abc:secret@{host}:6543/postgres", f"host={host} port=6543"):
+        with pytest.raises(DlqctlError) as refused:
+            migrate(dsn)
+        assert refused.value.message == f"{host}:6543 is Supabase's transaction pooler, where no session is kept"
+        assert str(refused.value.hint).startswith("take port 5432 of the same host")
+    monkeypatch.setenv("PGHOST", host)
+    monkeypatch.setenv("PGPORT", "6543")
+    with pytest.raises(DlqctlError, match="transaction pooler"):
+        refuse_transaction_pooler(None)
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://postgres.abc@aws-0-eu-central-1.pooler.supabase.com:5432/postgres",
+        "host=db.abc.supabase.co",
+        "host=localhost port=6543",
+        "host=supabase.com.example port=6543",
+    ],
+)
+def test_no_other_address_is_taken_for_supabases_transaction_pooler(dsn: str) -> None:
+    refuse_transaction_pooler(dsn)
+
+
+@pytest.mark.parametrize(
+    ("said", "helps"),
+    [
+        ("failed to resolve host 'db.abc.supabase.co': [Errno -5] No address associated with hostname", True),
+        ('connection failed: connection to server at "2a05:d014::1", port 5432 failed: Network is unreachable', True),
+        ("connection timeout expired", True),
+        ('connection failed: FATAL:  password authentication failed for user "postgres"', False),
+    ],
+)
+def test_a_direct_host_of_supabase_that_is_not_reached_is_explained(
+    said: str, helps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise psycopg.OperationalError(said)
+
+    monkeypatch.setattr(psycopg, "connect", fail)
+
+    with pytest.raises(CannotConnect) as refused:
+        connect("postgresql://postgres:secret@db.abc.supabase.co:5432/postgres")
+
+    assert refused.value.message == f"cannot connect: {' '.join(said.split())}"
+    assert ("user postgres.abc" in str(refused.value.hint)) == helps
+    assert "secret" not in f"{refused.value.message} {refused.value.hint}"
+
+
+def test_what_the_pooler_says_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise psycopg.OperationalError("connection failed: FATAL:  Tenant or user not found")
+
+    monkeypatch.setattr(psycopg, "connect", fail)
+
+    with pytest.raises(CannotConnect) as refused:
+        connect("postgresql://postgres@aws-0-eu-central-1.pooler.supabase.com:5432/postgres")
+
+    assert refused.value.message == "cannot connect: connection failed: FATAL: Tenant or user not found"
+    assert str(refused.value.hint).startswith("check --dsn")

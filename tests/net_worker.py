@@ -1,0 +1,29 @@
+"""`dlqctl net-worker` as a process, for tests of something else that need a sender."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from dlqctl.cluster import loopback_is_direct
+
+
+@contextmanager
+def net_worker(dsn: str) -> Iterator[None]:
+    """Run one for a database until the block ends; skip without pycurl. It sends what is queued by then."""
+    pytest.importorskip("pycurl", reason="the net-worker's extra is not installed: dlqctl[net-worker]")
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "dlqctl", "--dsn", dsn, "net-worker"],
+        env={**os.environ, **loopback_is_direct()},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        worker.terminate()
+        worker.wait(30)
