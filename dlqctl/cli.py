@@ -219,11 +219,26 @@ def endpoints_list(dsn: str | None, output_format: str) -> None:
 @click.option(
     "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent with every attempt; repeatable."
 )
+@click.option(
+    "--signing",
+    type=click.Choice(["x-hub-signature-256", "standard-webhooks", "none"]),
+    help="How its webhooks are signed, in both directions.",
+)
+@click.option("--secret", "secret_names", multiple=True, metavar="NAME", help="Secret that signs; repeat it to rotate.")
+@click.option("--auth", type=click.Choice(["bearer", "apikey", "both", "none"]), help="How --auth-secret is sent.")
+@click.option("--auth-secret", metavar="NAME", help="Secret that is sent with every attempt.")
+@click.option("--body", type=click.Choice(["json", "raw"]), help="raw: the bytes and headers that came in.")
 @click.option("--retry-schedule", metavar="WAITS", help="As in '5 min,15 min,1 h'. Else the one in dlq.settings.")
 @click.option("--enable/--disable", "enabled", default=None, help="A disabled endpoint's entries wait.")
 @_database
 def endpoints_set(
-    dsn: str | None, service: str, url: str, headers: tuple[str, ...], retry_schedule: str | None, **options: Any
+    dsn: str | None,
+    service: str,
+    url: str,
+    headers: tuple[str, ...],
+    secret_names: tuple[str, ...],
+    retry_schedule: str | None,
+    **options: Any,
 ) -> None:
     """Say where SERVICE is retried. SERVICE * is the template; its URL contains {service}."""
     from psycopg.types.json import Jsonb
@@ -237,13 +252,16 @@ def endpoints_set(
             select dlq.set_endpoint(
               service => %(service)s, url => %(url)s, allow_http => %(allow_http)s, timeout_ms => %(timeout_ms)s,
               max_in_flight => %(max_in_flight)s, headers => %(headers)s,
-              retry_schedule => string_to_array(%(retry_schedule)s, ',')::interval[], enabled => %(enabled)s)
+              retry_schedule => string_to_array(%(retry_schedule)s, ',')::interval[], enabled => %(enabled)s,
+              signing => %(signing)s, secret_names => %(secret_names)s, auth => %(auth)s,
+              auth_secret => %(auth_secret)s, body => %(body)s)
             """,
             {
                 "service": service,
                 "url": url,
                 "headers": Jsonb(parsed) if parsed else None,
                 "retry_schedule": retry_schedule,
+                "secret_names": list(secret_names) or None,
                 **options,
             },
         )
@@ -291,6 +309,53 @@ def endpoints_test(dsn: str | None, service: str, output_format: str) -> None:
         print_rows(list(trial), [list(trial.values())], output_format)
     if trial["outcome"] != "delivered":
         raise DlqctlError(f"{service} did not take it", "the test entry is discarded; nothing is left to retry")
+
+
+@cli.group(cls=_Lines)
+def secrets() -> None:
+    """What retries are signed with, and what proves that a webhook is genuine."""
+
+
+@secrets.command("list")
+@_format
+@_database
+def secrets_list(dsn: str | None, output_format: str) -> None:
+    """List the secrets by name, whether each is there, and the endpoints that use it. Exit 1 if one is missing."""
+    from dlqctl.output import print_rows
+
+    with _connection(dsn) as connection:
+        rows = connection.execute("select name, is_there, used_by from dlq.list_secrets()").fetchall()
+    if output_format == "table":
+        rows = [(name, is_there, ", ".join(used_by)) for name, is_there, used_by in rows]
+    print_rows(("name", "is_there", "used_by"), rows, output_format)
+    raise SystemExit(0 if all(is_there for _, is_there, _ in rows) else 1)
+
+
+@secrets.command("set")
+@click.argument("name")
+@_database
+def secrets_set(dsn: str | None, name: str) -> None:
+    """Keep a secret as NAME. Its value is asked for, or read from stdin: never given as an argument."""
+    from dlqctl.output import say
+
+    value = click.prompt(name, hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.read().rstrip("\r\n")
+    with _connection(dsn) as connection:
+        connection.execute("select dlq.set_secret(%s, %s)", (name, value))
+    say(f"set: {name}")
+
+
+@secrets.command("remove")
+@click.argument("name")
+@_database
+def secrets_remove(dsn: str | None, name: str) -> None:
+    """Forget the secret NAME. Endpoints that use it wait until there is one again."""
+    from dlqctl.output import say
+
+    with _connection(dsn) as connection:
+        row = connection.execute("select dlq.remove_secret(%s)", (name,)).fetchone()
+    if not (row and row[0]):
+        raise DlqctlError(f"there is no secret {name} in dlq.secrets", "dlqctl secrets list")
+    say(f"removed: {name}")
 
 
 @cli.command("net-worker")

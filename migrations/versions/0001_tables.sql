@@ -178,7 +178,12 @@ create table dlq.endpoints (
   allow_http boolean not null default false,
   service text not null,
   url text not null,
+  signing text,
+  auth text,
+  auth_secret text,
+  body text not null default 'json',
   headers jsonb not null default '{}',
+  secret_names text[],
   retry_schedule interval[],
   constraint endpoints_pkey primary key (service),
   constraint service_is_a_slug check (service = '*' or service ~ '^[a-z0-9][a-z0-9_-]{0,62}$'),
@@ -194,7 +199,14 @@ create table dlq.endpoints (
   constraint headers_are_sendable check (not jsonb_path_exists(headers,
     '$.keyvalue() ? (@.value.type() != "string" || @.value like_regex "[\\x00-\\x1f\\x7f]"
       || !(@.key like_regex "^[!#$%&''*+.^_`|~0-9A-Za-z-]+$")
-      || @.key like_regex "^(host|content-length|content-type|transfer-encoding|user-agent|webhook-id|idempotency-key|dlq-attempt)$" flag "i")')),
+      || @.key like_regex "^(host|content-length|content-type|transfer-encoding|user-agent|webhook-id|idempotency-key|dlq-entry|dlq-attempt)$" flag "i")')),
+  constraint signing_is_known check (signing in ('x-hub-signature-256', 'standard-webhooks')),
+  constraint signing_has_secrets check (
+    (signing is null) = (secret_names is null)
+    and cardinality(secret_names) between 1 and 10 and array_position(secret_names, null) is null),
+  constraint auth_is_known check (auth in ('bearer', 'apikey', 'both')),
+  constraint auth_has_a_secret check ((auth is null) = (auth_secret is null)),
+  constraint body_is_known check (body in ('json', 'raw')),
   constraint retry_schedule_is_waits check (
     retry_schedule is null
     or (cardinality(retry_schedule) between 1 and 50 and array_position(retry_schedule, null) is null
@@ -213,7 +225,34 @@ comment on column dlq.endpoints.allow_http is 'Whether url may be http: the payl
 comment on column dlq.endpoints.service is 'As in webhook_dlq.service, or * for the template.';
 comment on column dlq.endpoints.url is 'POSTed to. In the template, {service} stands for the service.';
 comment on column dlq.endpoints.headers is 'Sent with every attempt, one JSON object of strings. Anyone who may read pg_net''s queue can read them.';
+comment on column dlq.endpoints.signing is
+'How its webhooks are signed: x-hub-signature-256 or standard-webhooks. Null: not at all.';
+comment on column dlq.endpoints.secret_names is
+'Names of the secrets that sign. Retries are signed with the first (standard-webhooks: with each); what comes in may be signed with any.';
+comment on column dlq.endpoints.auth is 'How auth_secret is sent: bearer (Authorization: Bearer), apikey (a header of that name) or both.';
+comment on column dlq.endpoints.auth_secret is 'Name of the secret that is sent with every attempt. Anyone who may read pg_net''s queue can read it there.';
+comment on column dlq.endpoints.body is
+'json: the payload, as jsonb writes it. raw: the bytes as they came, with the headers they came with, for entries that have them.';
 comment on column dlq.endpoints.retry_schedule is 'The waits before each retry. Null: the one in dlq.settings.';
+
+create table dlq.secrets (
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  name text not null,
+  value text not null,
+  constraint secrets_pkey primary key (name),
+  constraint name_is_a_word check (name ~ '^[A-Za-z_][A-Za-z0-9_.-]{0,127}$'),
+  constraint value_is_not_empty check (value <> '')
+);
+alter table dlq.secrets enable row level security;
+
+comment on table dlq.secrets is
+$$Secrets by name, for servers without Supabase's Vault. Nobody but dlq_owner reads it, and dlq.set_secret() writes it.
+The values are not encrypted: a dump, a copy of the data folder and a superuser have them.$$;
+comment on column dlq.secrets.created_at is 'When it was set first.';
+comment on column dlq.secrets.updated_at is 'When it was set last.';
+comment on column dlq.secrets.name is 'As endpoints name it: a letter or _, then letters, digits, _, . and -, 128 at most.';
+comment on column dlq.secrets.value is 'The secret itself.';
 
 create table dlq.endpoint_state (
   paused_at timestamptz,
@@ -247,6 +286,7 @@ create table dlq.settings (
   jitter double precision not null default 0.1,
   max_unanswered integer not null default 10,
   max_in_flight integer not null default 1000,
+  replay_window interval not null default '7 days',
   constraint settings_pkey primary key (singleton),
   constraint there_is_one_row check (singleton),
   constraint cycle_divides_the_hour check (cycle_minutes between 1 and 30 and 60 % cycle_minutes = 0),
@@ -255,6 +295,7 @@ create table dlq.settings (
   constraint jitter_is_a_share check (jitter between 0 and 1),
   constraint max_unanswered_is_positive check (max_unanswered >= 1),
   constraint max_in_flight_is_bounded check (max_in_flight between 1 and 100000),
+  constraint replay_window_is_not_negative check (replay_window >= '0'),
   constraint retry_schedule_is_waits check (
     cardinality(retry_schedule) between 1 and 50 and array_position(retry_schedule, null) is null
     and interval '0' < all (retry_schedule) and interval '30 days' >= all (retry_schedule))
@@ -278,6 +319,9 @@ comment on column dlq.settings.jitter is 'A wait is lengthened by a random share
 comment on column dlq.settings.max_unanswered is 'An entry with so many unanswered attempts is failed.';
 comment on column dlq.settings.max_in_flight is 'With a sender other than pg_net: at most so many requests under way in all. pg_net''s own batch size decides there.';
 
+comment on column dlq.settings.replay_window is
+'For so long dlq.receive_webhook() takes the same signed webhook for a duplicate. WhatsApp delivers again for 7 days.';
+
 -- What to say to somebody who breaks one of these: dlq.set_endpoint() gives it as the hint.
 comment on constraint service_is_a_slug on dlq.endpoints is
 'service: 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or a digit; or * for the template.';
@@ -291,7 +335,13 @@ comment on constraint timeout_is_bounded on dlq.endpoints is 'timeout_ms: 1 to 3
 comment on constraint max_in_flight_is_bounded on dlq.endpoints is 'max_in_flight: 1 to 10000.';
 comment on constraint headers_are_an_object on dlq.endpoints is 'headers: a JSON object, {"name": "value", ...}.';
 comment on constraint headers_are_sendable on dlq.endpoints is
-'headers: names and string values without control characters; not Host, Content-Type, Content-Length, Transfer-Encoding, User-Agent, webhook-id, Idempotency-Key or dlq-attempt.';
+'headers: names and string values without control characters; not Host, Content-Type, Content-Length, Transfer-Encoding, User-Agent, webhook-id, Idempotency-Key, dlq-entry or dlq-attempt.';
+comment on constraint signing_is_known on dlq.endpoints is 'signing: x-hub-signature-256 or standard-webhooks.';
+comment on constraint signing_has_secrets on dlq.endpoints is
+'signing and secret_names go together: for example x-hub-signature-256 and {WHATSAPP_APP_SECRET}; up to ten names.';
+comment on constraint auth_is_known on dlq.endpoints is 'auth: bearer, apikey or both.';
+comment on constraint auth_has_a_secret on dlq.endpoints is 'auth and auth_secret go together: for example bearer and SERVICE_ROLE_KEY.';
+comment on constraint body_is_known on dlq.endpoints is 'body: json or raw.';
 comment on constraint retry_schedule_is_waits on dlq.endpoints is
 'retry_schedule: 1 to 50 waits, each longer than nothing and at most 30 days, for example {5 min,1 h}.';
 

@@ -18,7 +18,8 @@ grant select
   (entry_id, dispatched_at, settled_at, request_id, attempt, status_code, outcome, service)
   on dlq.delivery_attempts to dlq_reader;
 grant select
-  (created_at, updated_at, timeout_ms, max_in_flight, enabled, allow_http, service, url, retry_schedule)
+  (created_at, updated_at, timeout_ms, max_in_flight, enabled, allow_http, service, url, retry_schedule,
+   signing, secret_names, auth, auth_secret, body)
   on dlq.endpoints to dlq_reader;
 grant select on dlq.entries, dlq.backlog, dlq.health to dlq_admin, dlq_reader;
 
@@ -28,7 +29,7 @@ grant execute on function public.store_dlq_entry(text, jsonb, text, text, bytea,
 
 grant execute on function public.dlq_health() to dlq_admin, dlq_reader;
 -- The views call these with the rights of whoever reads them.
-grant execute on function dlq._now(), dlq._why_not_sending(), dlq._is_paused(text)
+grant execute on function dlq._now(), dlq._why_not_sending(), dlq._is_paused(text), dlq._missing_secret(text)
   to dlq_admin, dlq_reader;
 grant execute on function
   dlq._jobs(), dlq._to_interval(text), dlq._cron_facts(), dlq._our_jobs(jsonb), dlq._wrong_jobs(jsonb), dlq.cron_checks(jsonb)
@@ -41,6 +42,11 @@ grant execute on function
   to dlq_admin;
 grant execute on function
   dlq.pause(text, text, timestamptz), dlq.resume(text),
-  dlq.set_endpoint(text, text, boolean, integer, integer, jsonb, interval[], boolean), dlq.remove_endpoint(text),
+  dlq.set_endpoint(text, text, boolean, integer, integer, jsonb, interval[], boolean, text, text[], text, text, text), dlq.remove_endpoint(text),
+  dlq.set_secret(text, text), dlq.remove_secret(text), dlq.list_secrets(),
   dlq.schedule_jobs(), dlq.unschedule_jobs()
   to dlq_admin;
+grant execute on function
+  dlq.verify_signature(bytea, jsonb, text[], text, interval), dlq.receive_webhook(text, bytea, jsonb, text, text),
+  public.receive_webhook(bytea)
+  to dlq_admin, dlq_writer;

@@ -1,7 +1,7 @@
 -- Chooses and locks the entries to send now, in the order to send them. For each service that has something due, has
--- an endpoint and is not paused: its most overdue entries, up to its free slots, and then one of each service in turn, so
--- that a flood for one does not delay another. An even share of the room bounds what each service locks: to lock
--- what is not sent would be a write for each row and pass.
+-- an endpoint and the secrets for it, and is not paused: its most overdue entries, up to its free slots, and then one of
+-- each service in turn, so that a flood for one does not delay another. An even share of the room bounds what each
+-- service locks: to lock what is not sent would be a write for each row and pass.
 -- The cost is that of the services that wait and of the entries that are due.
 -- An entry whose last request is still in flight (a person has made it due again) waits for that answer first.
 create or replace function dlq._claim(room integer)
@@ -18,6 +18,7 @@ callable as (
     cross join lateral dlq._route(w.service) as r
   where r.enabled
     and not dlq._is_paused(w.service)
+    and dlq._missing_secret(w.service) is null
     and exists (
       select from public.webhook_dlq as e
       where e.status = 'pending' and e.service = w.service and e.next_retry_at <= clock.now)

@@ -6,27 +6,28 @@ as $$
 #variable_conflict use_column
 declare
   v_original uuid := dlq._entry_named_in(headers);
-  v_digest bytea;
+  v_digests bytea[];
 begin
   if v_original is not null then
     perform dlq._mark_echo(v_original);
     return v_original;
   end if;
 
-  -- By its body. Of several requests with the same, one that no other echo has claimed, if there is one.
-  v_digest := dlq._digest(dlq._body(payload, raw_body));
+  -- By its body, as it was sent or as we would send it. Of several requests with the same, one that no other echo has
+  -- claimed, if there is one.
+  v_digests := array[dlq._digest(dlq._body(payload, raw_body)), sha256(raw_body)];
   update dlq.in_flight as f
   set echoed = true
   where f.entry_id = coalesce(
     (select c.entry_id
      from dlq.in_flight as c
-     where c.service = _echo_of.service and c.digest = v_digest and not c.echoed
+     where c.service = _echo_of.service and c.digest = any (v_digests) and not c.echoed
      order by c.dispatched_at
      limit 1
      for update skip locked),
     (select c.entry_id
      from dlq.in_flight as c
-     where c.service = _echo_of.service and c.digest = v_digest
+     where c.service = _echo_of.service and c.digest = any (v_digests)
      limit 1))
   returning f.entry_id into v_original;
   return v_original;

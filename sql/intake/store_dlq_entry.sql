@@ -23,14 +23,8 @@ declare
 begin
   loop
     if store_dlq_entry.idempotency_key is not null then
-      select e.id
-      into v_id
-      from public.webhook_dlq as e
-      where e.service = store_dlq_entry.service
-        and e.idempotency_key is not null
-        and sha256(decode(replace(e.idempotency_key, '\', '\\'), 'escape'))
-          = sha256(decode(replace(store_dlq_entry.idempotency_key, '\', '\\'), 'escape'));
-      if found then
+      v_id := dlq._entry_with_key(store_dlq_entry.service, store_dlq_entry.idempotency_key);
+      if v_id is not null then
         -- A handler that stores its own failure again under the same key is an echo too; once the request has
         -- been answered, only its headers can tell that from another delivery by the provider.
         if dlq._entry_named_in(store_dlq_entry.headers) = v_id

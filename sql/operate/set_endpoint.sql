@@ -8,7 +8,12 @@ create or replace function dlq.set_endpoint(
   max_in_flight integer default null,
   headers jsonb default null,
   retry_schedule interval[] default null,
-  enabled boolean default null
+  enabled boolean default null,
+  signing text default null,
+  secret_names text[] default null,
+  auth text default null,
+  auth_secret text default null,
+  body text default null
 )
 returns dlq.endpoints
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -19,7 +24,8 @@ declare
   v_constraint text;
 begin
   insert into dlq.endpoints as e
-    (service, url, allow_http, timeout_ms, max_in_flight, headers, retry_schedule, enabled)
+    (service, url, allow_http, timeout_ms, max_in_flight, headers, retry_schedule, enabled,
+     signing, secret_names, auth, auth_secret, body)
   select
     set_endpoint.service,
     set_endpoint.url,
@@ -28,7 +34,12 @@ begin
     coalesce(set_endpoint.max_in_flight, o.max_in_flight, 20),
     coalesce(set_endpoint.headers, o.headers, '{}'),
     coalesce(set_endpoint.retry_schedule, o.retry_schedule),
-    coalesce(set_endpoint.enabled, o.enabled, true)
+    coalesce(set_endpoint.enabled, o.enabled, true),
+    nullif(coalesce(set_endpoint.signing, o.signing), 'none'),
+    case when set_endpoint.signing is distinct from 'none' then coalesce(set_endpoint.secret_names, o.secret_names) end,
+    nullif(coalesce(set_endpoint.auth, o.auth), 'none'),
+    case when set_endpoint.auth is distinct from 'none' then coalesce(set_endpoint.auth_secret, o.auth_secret) end,
+    coalesce(set_endpoint.body, o.body, 'json')
   from (select) as one
     left join dlq.endpoints as o on o.service = set_endpoint.service
   on conflict on constraint endpoints_pkey do update
@@ -40,6 +51,11 @@ begin
     headers = excluded.headers,
     retry_schedule = excluded.retry_schedule,
     enabled = excluded.enabled,
+    signing = excluded.signing,
+    secret_names = excluded.secret_names,
+    auth = excluded.auth,
+    auth_secret = excluded.auth_secret,
+    body = excluded.body,
     updated_at = now()
   returning e.* into v_endpoint;
   return v_endpoint;
@@ -58,6 +74,6 @@ exception when check_violation or not_null_violation then
 end
 $$;
 
-comment on function dlq.set_endpoint(text, text, boolean, integer, integer, jsonb, interval[], boolean) is
+comment on function dlq.set_endpoint(text, text, boolean, integer, integer, jsonb, interval[], boolean, text, text[], text, text, text) is
 $$Says where a service's webhooks are retried (* for all that have none of their own), and returns the endpoint.
-What is null stays as it is. WD002: something is not in order; the hint says what.$$;
+What is null stays as it is; signing and auth end by saying none. WD002: something is not in order; the hint says what.$$;

@@ -24,6 +24,7 @@ services as materialized (
     w.service,
     r.enabled is not null as has_endpoint,
     dlq._is_paused(w.service) or not coalesce(r.enabled, true) as is_held,
+    dlq._missing_secret(w.service) as missing_secret,
     (select min(e.next_retry_at) from public.webhook_dlq as e where e.status = 'pending' and e.service = w.service) as first_due
   from dlq._waiting_services as w
     left join lateral (
@@ -88,7 +89,7 @@ from settings as s
     select count(*) as n, date_trunc('second', min(v.first_due)) as since,
       string_agg(v.service, ', ' order by v.first_due) as services
     from services as v
-    where v.has_endpoint and not v.is_held and v.first_due < s.now - 2 * s.cycle_minutes * interval '1 minute'
+    where v.has_endpoint and not v.is_held and v.missing_secret is null and v.first_due < s.now - 2 * s.cycle_minutes * interval '1 minute'
   ) as o
 union all
 select 'endpoints',
@@ -101,6 +102,16 @@ from (
   from services as v
   where not v.has_endpoint
 ) as u
+union all
+select 'secrets',
+  case when m.n > 0 then 'error' else 'ok' end,
+  case when m.n > 0 then m.missing else 'every waiting service has its own' end,
+  case when m.n > 0 then 'dlqctl secrets list' end
+from (
+  select count(*) as n, string_agg(format('%s waits: %s', v.service, v.missing_secret), '; ' order by v.service) as missing
+  from services as v
+  where v.missing_secret is not null
+) as m
 union all
 select 'paused',
   case when p.n > 0 then 'warning' else 'ok' end,

@@ -20,10 +20,11 @@ def test_a_request_carries_the_entry_its_attempt_and_the_payload(queue: Queue) -
     assert json.loads(request["body"]) == {"b": 1, "a": [1000]}
     assert request["timeout_milliseconds"] == 1234
     assert request["headers"] == {
-        "X-Api-Key": "k",
-        "Content-Type": "application/json",
+        "x-api-key": "k",
+        "content-type": "application/json",
         "webhook-id": entry_id,
-        "Idempotency-Key": entry_id,
+        "idempotency-key": entry_id,
+        "dlq-entry": entry_id,
         "dlq-attempt": "2",
         "x-correlation-id": "trace-7",
     }

@@ -1,0 +1,20 @@
+-- The secrets that endpoints name and those that are kept here, never their values: where each is kept, and who needs it.
+create or replace function dlq.list_secrets()
+returns table (name text, is_there boolean, used_by text[])
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+with used as (
+  select u.name, array_agg(distinct e.service order by e.service) as used_by
+  from dlq.endpoints as e
+    cross join unnest(e.secret_names || e.auth_secret) as u (name)
+  where u.name is not null
+  group by u.name
+)
+select coalesce(u.name, s.name), dlq._has_secret(coalesce(u.name, s.name)), coalesce(u.used_by, '{}')
+from used as u
+  full join dlq.secrets as s on s.name = u.name
+order by 1
+$$;
+
+comment on function dlq.list_secrets() is
+'The secrets that endpoints name or that dlq.secrets keeps: whether each is there, and the endpoints that use it. No values.';

@@ -1,0 +1,15 @@
+-- Whether there is a Supabase Vault that dlq_owner may use. Looked for in the catalog: to_regclass() raises where the schema is
+-- closed to dlq_owner.
+create or replace function dlq._has_vault()
+returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+select exists (
+  select
+  from pg_class as c
+    join pg_namespace as n on n.oid = c.relnamespace
+  where n.nspname = 'vault' and c.relname = 'decrypted_secrets'
+    and has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select'))
+$$;
+
+comment on function dlq._has_vault() is 'Whether there is a Supabase Vault that dlq_owner may use.';
