@@ -1,9 +1,8 @@
 -- Of these headers those that can be sent, names in lower case so that of two with one name the later wins: without what
 -- belongs to one connection (RFC 9110, section 7.6.1), what the sender sets itself, and what is ours to say.
--- Invoker's rights and no set clause, for speed; only definer functions call it.
 create or replace function dlq._sendable_headers(headers jsonb)
 returns jsonb
-language sql immutable
+language sql immutable set search_path = pg_catalog, pg_temp
 as $$
 select coalesce(jsonb_object_agg(lower(h.key), h.value), '{}')
 from jsonb_each_text(case when jsonb_typeof(headers) = 'object' then headers end) as h

@@ -17,11 +17,11 @@ begin
   end if;
 
   if dlq._has_vault() then
-    execute 'select s.id from vault.decrypted_secrets as s where s.name = $1' into v_id using set_secret.name;
+    execute format('select s.id from %I.decrypted_secrets as s where s.name = $1', 'vault') into v_id using set_secret.name;
     if v_id is null then
-      execute 'select vault.create_secret($1, $2)' using set_secret.value, set_secret.name;
+      execute format('select %I.create_secret($1, $2)', 'vault') using set_secret.value, set_secret.name;
     else
-      execute 'select vault.update_secret($1, $2)' using v_id, set_secret.value;
+      execute format('select %I.update_secret($1, $2)', 'vault') using v_id, set_secret.value;
     end if;
     delete from dlq.secrets as s where s.name = set_secret.name;
     return;

@@ -9,7 +9,9 @@ declare
   v_value text;
 begin
   if dlq._has_vault() then
-    execute 'select s.decrypted_secret from vault.decrypted_secrets as s where s.name = $1' into v_value using _secret.name;
+    execute format('select s.decrypted_secret from %I.decrypted_secrets as s where s.name = $1', 'vault')
+    into v_value
+    using _secret.name;
   end if;
   v_value := coalesce(nullif(v_value, ''), (select s.value from dlq.secrets as s where s.name = _secret.name));
   if v_value is null then

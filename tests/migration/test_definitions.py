@@ -35,7 +35,7 @@ _COMMENT = r"\n\ncomment on (?:.|\n)*;\n"
 _ROUTINE = (
     _PROMISE
     + r"create or replace (?:function|procedure) [\w.]+\((?:.*|\n(?:  .*\n)+)\)\n"
-    + r"(?:returns .*\n)?"
+    + r"(?:returns .*\n(?:(?:  .*\n)+\)\n)?)?"
     + r"language (?:sql|plpgsql)(?: (?:immutable|stable|volatile))?(?: strict)?(?: parallel safe)?"
     + r"(?: security definer)?(?: set search_path = pg_catalog, pg_temp)?\n"
     + r"as \$\$\n(?:.*\n)+\$\$;"
