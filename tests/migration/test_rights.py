@@ -135,6 +135,14 @@ def test_with_pg_cron_too_and_from_whom_its_settings_are_hidden(cron_database: s
         assert "cron job process-dlq-entries" in migrate(dsn, net_worker=True).changed
         assert migrate(dsn).changed == []
         assert run("--dsn", dsn, "verify-cron").code == 0
+
+        # Whoever runs migrate next finds the job, and does not schedule another; a superuser mends it as his own.
+        jobs = "select array_agg(username || ' ' || schedule) from cron.job"
+        assert migrate(cron_database).changed == []
+        assert ask(cron_database, jobs) == ["deployer */5 * * * *"]
+        do(cron_database, "select cron.alter_job(jobid, schedule => '0 0 * * *') from cron.job")
+        assert migrate(cron_database).changed == ["cron job process-dlq-entries"]
+        assert ask(cron_database, jobs) == ["postgres */5 * * * *"]
     finally:
         do(
             cron_database,
