@@ -79,10 +79,17 @@ def _format(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 if anything would change.")
 @click.option("--no-cron", is_flag=True, help="Do not schedule: another scheduler runs `dlqctl process`.")
 @click.option("--net-worker", is_flag=True, help="There is no pg_net: `dlqctl net-worker` sends.")
+@click.option("--change-sender", is_flag=True, help="Let pg_net send from now on; with --net-worker, that again.")
 @click.option("--this-is-production", is_flag=True, help="This database is not a copy, or not any more: send from it.")
 @_database
 def migrate(
-    dsn: str | None, as_sql: bool, check: bool, no_cron: bool, net_worker: bool, this_is_production: bool
+    dsn: str | None,
+    as_sql: bool,
+    check: bool,
+    no_cron: bool,
+    net_worker: bool,
+    change_sender: bool,
+    this_is_production: bool,
 ) -> None:
     """Install or upgrade, and schedule. Run again, it repairs."""
     from dlqctl import migrate as module
@@ -97,6 +104,7 @@ def migrate(
         net_worker=net_worker,
         check=check,
         this_is_production=this_is_production,
+        change_sender=change_sender,
         on_wait=say,
     )
     for change in report.changed:
