@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -31,8 +32,8 @@ def start(net_database: str) -> Iterator[Start]:
     """Start a worker on the database; all are ended afterwards."""
     started: list[Worker] = []
 
-    def start(slots: int = 50, workers: int = 1, **environment: str) -> Worker:
-        started.append(Worker(net_database, slots, workers, **environment))
+    def start(*, dsn: str = net_database, **options: Any) -> Worker:
+        started.append(Worker(dsn, **options))
         return started[-1]
 
     yield start

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,24 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 class Worker:
-    """A worker process as a role with no more than dlq_net_worker's rights."""
+    """A worker process as a role with no more than dlq_net_worker's rights; `constants` are of dlqctl.net_worker."""
 
-    def __init__(self, dsn: str, slots: int, workers: int = 1, **environment: str) -> None:
-        code = f"from dlqctl.net_worker import run; run(workers={workers}, concurrency={slots})"
+    def __init__(
+        self,
+        dsn: str,
+        slots: int = 50,
+        workers: int = 1,
+        user: str = WORKER,
+        constants: Mapping[str, float] | None = None,
+        **environment: str,
+    ) -> None:
+        settings = "".join(f"worker.{name} = {value}; " for name, value in (constants or {}).items())
+        code = f"from dlqctl import net_worker as worker; {settings}worker.run(workers={workers}, concurrency={slots})"
         without_proxies = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, "-c", code],
-            env=without_proxies | {"DLQCTL_DATABASE_URL": make_conninfo(dsn, user=WORKER)} | environment,
+            env=without_proxies | {"DLQCTL_DATABASE_URL": make_conninfo(dsn, user=user)} | environment,
             stderr=subprocess.PIPE,
             text=True,
         )
