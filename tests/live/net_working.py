@@ -25,9 +25,19 @@ from psycopg.types.json import Jsonb
 WORKER = "net_test_worker"
 Connection = psycopg.Connection[tuple[Any, ...]]
 
+# Gives up a connection sooner than in earnest, at both ends.
+_SILENCE = """
+from dlqctl import net_queue as queue
+queue.SILENCE_SECONDS = {}
+queue._SESSION = queue._SESSION.replace("idle_session_timeout = '30s'", "idle_session_timeout = '{}'")
+"""
+
 
 class Worker:
-    """A worker process as a role with no more than dlq_net_worker's rights; `constants` are of dlqctl.net_worker."""
+    """A worker process as a role with no more than dlq_net_worker's rights.
+
+    `constants` are those of dlqctl.net_worker; `silence` is SILENCE_SECONDS of dlqctl.net_queue.
+    """
 
     def __init__(
         self,
@@ -36,14 +46,18 @@ class Worker:
         workers: int = 1,
         user: str = WORKER,
         constants: Mapping[str, float] | None = None,
+        silence: float | None = None,
         **environment: str,
     ) -> None:
-        settings = "".join(f"worker.{name} = {value}; " for name, value in (constants or {}).items())
-        code = f"from dlqctl import net_worker as worker; {settings}worker.run(workers={workers}, concurrency={slots})"
+        code = ["from dlqctl import net_worker as worker"]
+        code += [f"worker.{name} = {value}" for name, value in (constants or {}).items()]
+        if silence is not None:
+            code += [_SILENCE.format(silence, f"{silence * 1000:.0f}ms")]
+        code += [f"worker.run(workers={workers}, concurrency={slots})"]
         without_proxies = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", "\n".join(code)],
             env=without_proxies | {"DLQCTL_DATABASE_URL": make_conninfo(dsn, user=user)} | environment,
             stderr=subprocess.PIPE,
             text=True,
@@ -52,10 +66,14 @@ class Worker:
         self._reader.start()
         try:
             # The second is what one says whose first connection failed.
-            until(lambda: self.count("started on") + self.count("connected again to") >= workers, seconds=60)
+            until(lambda: self._has_started(workers) or self.process.poll() is not None, seconds=60)
+            assert self.process.poll() is None
         except AssertionError:
             self.signal(signal.SIGKILL)
             pytest.fail(f"the worker does not start; it said: {self.lines}")
+
+    def _has_started(self, workers: int) -> bool:
+        return self.count("started on") + self.count("connected again to") >= workers
 
     def _read(self) -> None:
         assert self.process.stderr is not None
