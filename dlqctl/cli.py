@@ -115,6 +115,8 @@ def migrate(
     say(f"revision {report.revision}, {len(report.changed)} changed; sender: {report.sender}")
     if report.sender == "net-worker":
         say("keep this running: dlqctl net-worker")
+    elif change_sender and report.changed:
+        say("stop this now: dlqctl net-worker")
     if not report.cron:
         say("run this every five minutes from a scheduler: dlqctl process")
 
