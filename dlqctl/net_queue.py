@@ -44,7 +44,8 @@ _CONNECTION: dict[str, Any] = {
     "tcp_user_timeout": 25_000,
     "target_session_attrs": "read-write",
 }
-# A queue is never what its statistics say: a plan made while it was empty must be good when it is full.
+# A queue is never what its statistics say: a plan made while it was empty must be good when it is full. Of a plan
+# that has nothing but a disabled scan the cost is so high that the server would compile it, in a tenth of a second.
 _SESSION: LiteralString = """
 set search_path = pg_catalog, pg_temp;
 set client_encoding = utf8;
@@ -57,6 +58,7 @@ set tcp_keepalives_interval = 5;
 set tcp_keepalives_count = 3;
 set enable_seqscan = off;
 set enable_bitmapscan = off;
+set jit = off;
 listen dlqctl_net_wake
 """
 # By the catalog: to_regclass() raises where the role may not use the schema.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,21 @@ def test_a_request_writes_no_heartbeat(db: Connection, start: Start, receiver: R
     post(db, receiver.url("/ok"), 500)
     until(lambda: answered(db) == 500)
     assert scalar(db, "select xmin::text from dlq.net_workers") == written
+
+
+def test_a_heartbeat_costs_no_more_than_a_statement(net_database: str) -> None:
+    async def beat() -> float:
+        queue = await net_queue.Queue.open(net_database, 1)
+        began = time.monotonic()
+        for _ in range(20):
+            assert await queue.beat(slots=1, in_flight=0, answered=0) is None
+            assert await queue.why_not_sending() is None
+        took = time.monotonic() - began
+        await queue.close()
+        return took
+
+    # A plan that the server compiles takes a tenth of a second.
+    assert asyncio.run(beat()) < 2
 
 
 def test_what_was_not_seen_for_a_day_is_deleted(db: Connection, start: Start) -> None:
