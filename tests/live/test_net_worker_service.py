@@ -191,6 +191,18 @@ def test_on_a_copy_nothing_is_claimed_until_it_is_production(
     assert sender(db)[0] == "ok"
 
 
+def test_whether_it_is_a_copy_is_asked_on_every_connection(db: Connection, start: Start, receiver: Receiver) -> None:
+    worker = start(constants={"BEAT_SECONDS": 600})
+    until(lambda: rows(db))
+    db.execute("update dlq.settings set database_oid = 1")
+    db.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = %s", (WORKER,))
+    until(lambda: worker.count("connected again"))
+    post(db, receiver.url("/carried"))
+    until(lambda: worker.count("sending nothing"))
+    assert scalar(db, "select count(*) from net.http_request_queue where claimed_by is not null") == 0
+    assert receiver.seen == []
+
+
 def test_a_restore_that_has_not_come_to_the_settings_is_a_copy(db: Connection, start: Start) -> None:
     db.execute("delete from dlq.settings")
     worker = start()
