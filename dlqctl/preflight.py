@@ -9,9 +9,6 @@ import psycopg
 from dlqctl.definitions import OWNER
 from dlqctl.errors import DlqctlError
 
-NET_COMMENT = "pg_net-compatible, served by dlqctl net-worker: not the extension"
-"""How our own schema net is told from the extension's: see sql/net/schema.sql."""
-
 
 @dataclass(frozen=True)
 class Extension:
@@ -50,7 +47,7 @@ def has_pg_net(connection: psycopg.Connection) -> bool:
 
 def has_our_net(connection: psycopg.Connection) -> bool:
     """Whether there is a schema net, and it is the net-worker's."""
-    return _net_comment(connection) == NET_COMMENT
+    return _one(connection, "select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'net'") == OWNER
 
 
 def check(connection: psycopg.Connection, *, cron: bool, net_worker: bool, change_sender: bool = False) -> None:
@@ -154,18 +151,11 @@ def _check_cron(connection: psycopg.Connection) -> None:
         )
 
 
-def _net_comment(connection: psycopg.Connection) -> object:
-    """What schema net says of itself; None if there is none."""
-    return _one(
-        connection, "select coalesce(obj_description(oid, 'pg_namespace'), '') from pg_namespace where nspname = 'net'"
-    )
-
-
 def _check_sender(connection: psycopg.Connection, net_worker: bool, change_sender: bool) -> None:
     database = _one(connection, "select current_database()")
     extension = look_at(connection, "pg_net")
-    comment = _net_comment(connection)
-    if comment not in (None, NET_COMMENT) and not extension.installed:
+    net_owner = _one(connection, "select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'net'")
+    if net_owner not in (None, OWNER) and not extension.installed:
         raise DlqctlError(
             "there is a schema net that is neither pg_net's nor dlqctl's",
             "rename it: alter schema net rename to net_old. Nothing was changed",
@@ -176,7 +166,7 @@ def _check_sender(connection: psycopg.Connection, net_worker: bool, change_sende
                 "pg_net is on this server, and two senders on one schema is a trap",
                 "leave out --net-worker: pg_net does the sending. Nothing was changed",
             )
-        if comment == NET_COMMENT and not change_sender:
+        if net_owner == OWNER and not change_sender:
             raise DlqctlError(
                 "pg_net has come to this server, and schema net is still the net-worker's",
                 "to let pg_net send from now on: dlqctl migrate --change-sender. Nothing was changed",
@@ -204,7 +194,7 @@ def _check_sender(connection: psycopg.Connection, net_worker: bool, change_sende
             "pg_net is not on this server, so there is no other sender to change to",
             "install it, or leave out --change-sender. Nothing was changed",
         )
-    if comment is None and not net_worker:
+    if net_owner is None and not net_worker:
         raise DlqctlError(
             "pg_net is not on this server, and something must send the requests",
             "run dlqctl migrate --net-worker, and keep dlqctl net-worker running. Nothing was changed",

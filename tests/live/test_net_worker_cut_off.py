@@ -43,6 +43,11 @@ def receiver() -> Iterator[Receiver]:
 # Poolers.
 
 
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as attempt:
+        return attempt.connect_ex(str(path)) == 0
+
+
 @pytest.fixture
 def pooler(request: pytest.FixtureRequest, net_database: str) -> Iterator[str]:
     """The DSN of the database through PgBouncer in the mode that the test asks for."""
@@ -64,7 +69,7 @@ def pooler(request: pytest.FixtureRequest, net_database: str) -> Iterator[str]:
             [program, folder / "pgbouncer.ini"], stdout=log, stderr=log, **_as_server_user(folder)
         )
     try:
-        until((folder / ".s.PGSQL.6432").exists)
+        until(lambda: _listens(folder / ".s.PGSQL.6432"))
         yield make_conninfo(net_database, host=str(folder), port=6432)
     finally:
         process.terminate()
@@ -72,7 +77,7 @@ def pooler(request: pytest.FixtureRequest, net_database: str) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.parametrize("pooler", [("session", 5), ("session", 1)], indirect=True, ids=str)
+@pytest.mark.parametrize("pooler", [("session", 5)], indirect=True, ids=str)
 def test_behind_a_pooler_in_session_mode_it_serves(
     pooler: str, db: Connection, start: Start, receiver: Receiver
 ) -> None:
@@ -92,6 +97,15 @@ def test_behind_a_pooler_in_session_mode_it_serves(
     receiver.open_gate()
     until(lambda: answered(db) == 5 + len(ids))
     assert worker.count("reconnecting") + second.count("reconnecting") == 0
+
+
+@pytest.mark.parametrize("pooler", [("session", 1)], indirect=True, ids=str)
+def test_a_pooler_with_one_session_for_it_is_enough(
+    pooler: str, db: Connection, start: Start, receiver: Receiver
+) -> None:
+    start(dsn=pooler)
+    post(db, receiver.url("/ok"), 5)
+    until(lambda: answered(db) == 5)
 
 
 @pytest.mark.parametrize("pooler", [("transaction", 1), ("transaction", 5)], indirect=True, ids=str)

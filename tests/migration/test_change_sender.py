@@ -181,6 +181,7 @@ def test_what_is_under_way_is_answered_first_and_nobody_waits_meanwhile(
         until(lambda: said)
         assert said[0].startswith(f"waiting for the answers to {count} requests")
         conn.execute("set statement_timeout = '1 s'")
+        _has_looked_often(conn)
         assert scalar(conn, "select process_dlq_entries() ->> 'status'") == "busy"
         conn.execute("select store_dlq_entry('shop', '\"new\"')")
         conn.execute("insert into webhook_dlq (service, payload) values ('shop', '1')")  # an echo of what is under way
@@ -197,6 +198,22 @@ def test_what_is_under_way_is_answered_first_and_nobody_waits_meanwhile(
     assert receiver.count("/gate") == count
     assert migrate(place.dsn, cron=False).changed == []
     assert migrate(place.dsn, cron=False, change_sender=True).changed == []
+
+
+def _has_looked_often(conn: Connection) -> None:
+    """Wait until migrate has asked three times whether all is answered."""
+    query = b"""
+        select query_start from pg_stat_activity
+        where application_name = 'dlqctl' and datname = current_database()
+          and query like '%from net.http_request_queue%'
+    """
+    asked: set[object] = set()
+
+    def often() -> bool:
+        asked.update(conn.execute(query).fetchall())
+        return len(asked) >= 3
+
+    until(often)
 
 
 def test_what_nobody_will_answer_is_not_waited_for_and_given_back(place: Place) -> None:
