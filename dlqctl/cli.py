@@ -81,6 +81,7 @@ def _format(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--no-cron", is_flag=True, help="Do not schedule: another scheduler runs `dlqctl process`.")
 @click.option("--cron-dsn", metavar="DSN", help="Where pg_cron is, if in another database: dbname=postgres, say.")
 @click.option("--net-worker", is_flag=True, help="There is no pg_net: `dlqctl net-worker` sends.")
+@click.option("--change-sender", is_flag=True, help="Let pg_net send from now on; with --net-worker, that again.")
 @click.option("--this-is-production", is_flag=True, help="This database is not a copy, or not any more: send from it.")
 @_database
 def migrate(
@@ -90,6 +91,7 @@ def migrate(
     no_cron: bool,
     cron_dsn: str | None,
     net_worker: bool,
+    change_sender: bool,
     this_is_production: bool,
 ) -> None:
     """Install or upgrade, and schedule. Run again, it repairs."""
@@ -110,6 +112,7 @@ def migrate(
         net_worker=net_worker,
         check=check,
         this_is_production=this_is_production,
+        change_sender=change_sender,
         on_wait=say,
     )
     for change in report.changed:
@@ -122,6 +125,8 @@ def migrate(
     say(f"revision {report.revision}, {len(report.changed)} changed; sender: {report.sender}")
     if report.sender == "net-worker":
         say("keep this running: dlqctl net-worker")
+    elif change_sender and report.changed:
+        say("stop this now: dlqctl net-worker")
     if report.statement:
         say(
             f"pg_cron runs in database {report.cron_database}: dlqctl migrate --cron-dsn "

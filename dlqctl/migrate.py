@@ -18,7 +18,7 @@ from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
 from psycopg.conninfo import make_conninfo
 
-from dlqctl import __version__, catalog, definitions, preflight, restore
+from dlqctl import __version__, catalog, definitions, preflight, restore, sender
 from dlqctl import cron as elsewhere
 from dlqctl.bundle import MIGRATIONS
 from dlqctl.connection import connect, refuse_transaction_pooler, resolve_dsn
@@ -38,6 +38,8 @@ _WORTH_ANOTHER_TRY = (
     psycopg.errors.InternalError_,  # "tuple concurrently updated": two who grant on the same object at once
 )
 
+# What a copy has carried along: it would be sent twice. Entries in processing are given back as unanswered.
+_CARRIED_ALONG = ("dlq.in_flight", "net.http_request_queue", "net._http_response")
 _IS_PRODUCTION = """
     update dlq.settings
     set system_identifier = c.system_identifier, database_oid = d.oid
@@ -72,6 +74,7 @@ def migrate(
     net_worker: bool = False,
     check: bool = False,
     this_is_production: bool = False,
+    change_sender: bool = False,
     on_wait: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Install or upgrade the bundle in the database of `dsn`, or with `check` only tell what would change.
@@ -80,13 +83,16 @@ def migrate(
 
     All of it happens in one transaction, under the engine's lock, with a lock_timeout of two seconds;
     when something stands in the way it is rolled back and tried again for about half a minute, and
-    `on_wait` is told why. Raises DlqctlError, before anything is changed, where it cannot be done.
+    `on_wait` is told why. With `change_sender` what the other sender has under way is waited for, and its schema
+    replaced. Raises DlqctlError, before anything is changed, where it cannot be done.
     """
 
     def once() -> Report:
         with _connect(dsn) as raw, _alembic_connection(raw) as connection:
             here = cron and cron_dsn is None
-            report = _migrate(connection, raw, here, net_worker, this_is_production, apply=not check)
+            report = _migrate(
+                connection, raw, here, net_worker, this_is_production, change_sender, on_wait, apply=not check
+            )
             if check:
                 connection.rollback()
             else:
@@ -140,6 +146,8 @@ def _migrate(
     cron: bool,
     net_worker: bool,
     this_is_production: bool,
+    change_sender: bool,
+    on_wait: Callable[[str], None],
     *,
     apply: bool,
 ) -> Report:
@@ -148,7 +156,7 @@ def _migrate(
     if restored:
         _provide_roles(raw)
         restore.give_to_owner(raw)
-    preflight.check(raw, cron=cron, net_worker=net_worker)
+    preflight.check(raw, cron=cron, net_worker=net_worker, change_sender=change_sender)
     head = ScriptDirectory.from_config(_config()).get_current_head()
     assert head
     is_current = _revision(raw) == head
@@ -164,11 +172,19 @@ def _migrate(
             changed.append("all functions, views, triggers, policies, grants and cron jobs that differ")
             report.locked.extend(_locked_by_revisions(raw))
             return report
+    outgoing = sender.outgoing(raw) if change_sender else None
+    if outgoing and apply:
+        sender.wait_until_sent(raw, on_wait)  # before anything is locked
     changed += _provide_roles(raw)
     if not is_current:
         _upgrade(connection, raw)
     changed += _as_owner(raw, catalog.lay_down, apply=apply)
-    changed += _provide_pg_net(raw, apply=apply) if uses_pg_net else _provide_net_schema(raw, apply=apply)
+    if outgoing and not apply:
+        changed.append(f"the sender: {report.sender} in the place of {outgoing}")
+    else:
+        changed += sender.retire(raw, outgoing) if outgoing else []
+        changed += _provide_pg_net(raw, apply=apply) if uses_pg_net else _provide_net_schema(raw, apply=apply)
+        changed += sender.give_back(raw) if outgoing else []
     if this_is_production:
         changed += _declare_production(raw)
     other = preflight.cron_database(raw) if cron else None
@@ -236,11 +252,16 @@ def _provide_net_schema(raw: psycopg.Connection, *, apply: bool) -> list[str]:
 
 def _declare_production(raw: psycopg.Connection) -> list[str]:
     raw.execute(definitions.AS_OWNER.encode())
-    was_not = raw.execute("select where not dlq._is_production()").rowcount
-    if was_not:
+    changed = []
+    if raw.execute("select where dlq._is_production() is not true").rowcount:
         raw.execute(_IS_PRODUCTION)
+        changed.append("this database is production now")
+        for table in _CARRIED_ALONG if preflight.has_our_net(raw) else _CARRIED_ALONG[:1]:
+            rows = raw.execute(f"delete from {table}".encode()).rowcount
+            if rows:
+                changed.append(f"{rows} rows of {table} that were carried along, deleted")
     raw.execute(definitions.AS_CALLER.encode())
-    return ["this database is production now"] if was_not else []
+    return changed
 
 
 def _schedule(raw: psycopg.Connection, *, apply: bool) -> list[str]:

@@ -20,12 +20,14 @@ import psycopg
 from dlqctl.connection import connect, resolve_dsn
 from dlqctl.errors import DlqctlError, UsageError
 from dlqctl.net_http import Answer, Sender, require_pycurl
-from dlqctl.net_queue import Queue, require_queue
+from dlqctl.net_queue import Queue, require_queue, require_session
+from dlqctl.service import notify, tended
 
 CONCURRENCY = 1000
 POLL_SECONDS = 1.0
 DRAIN_SECONDS = 10.0
 CLAIM_ROWS = 250
+BEAT_SECONDS = 10.0
 BACKOFF_SECONDS = (0.1, 5.0)
 # What has lasted so long begins its backoff anew.
 STEADY_SECONDS = 10.0
@@ -39,18 +41,21 @@ def run(dsn: str | None = None, *, workers: int = 1, concurrency: int = CONCURRE
     at once. A lost connection is made again, for ever. `is_child` is for the processes that run() itself starts:
     such a one also stops when its standard input ends.
 
-    Raises DlqctlError if there is no pycurl, no queue to serve, no right to serve it, or pg_net to serve it;
-    CannotConnect if the first connection fails.
+    On a copy of production it sends nothing until that is declared production.
+
+    Raises DlqctlError if there is no pycurl, no queue to serve, no right to serve it, pg_net to serve it, or a
+    pooler in transaction mode before it; CannotConnect if the first connection fails.
     """
     if workers < 1 or concurrency < 1:
         raise UsageError("there must be a worker and a slot", "--workers 1 --concurrency 1000, or leave them out")
     require_pycurl()
     with connect(dsn, autocommit=True) as conn:
         require_queue(conn)
+        require_session(conn, resolve_dsn(dsn))
     if workers > 1:
-        asyncio.run(_supervise(resolve_dsn(dsn), workers, concurrency))
+        asyncio.run(tended(_supervise(resolve_dsn(dsn), workers, concurrency)))
     else:
-        asyncio.run(_Worker(resolve_dsn(dsn), _slots(concurrency)).run(is_child))
+        asyncio.run(tended(_Worker(resolve_dsn(dsn), _slots(concurrency)).run(is_child)))
 
 
 def _slots(concurrency: int) -> int:
@@ -76,6 +81,10 @@ class _Worker:
         self._is_due = True  # whether there may be something to claim
         self._after = 0  # claims go on from here, past what was deleted; each poll begins at the start again
         self._stop_at: float | None = None
+        self._answered = 0
+        self._beat_at = 0.0
+        self._held: str | None = None  # why nothing may be sent
+        self._mute: str | None = None  # why there is no heartbeat
 
     async def run(self, is_child: bool) -> None:
         """Serve until told to stop, over as many connections as it takes."""
@@ -122,6 +131,7 @@ class _Worker:
             self._answers = {key: answer for key, answer in self._answers.items() if key in mine}
             # A claim whose rows did not arrive here.
             await queue.release([*self._sender.in_flight, *self._answers])
+            self._beat_at = 0.0  # this may be another server
         except BaseException:
             await queue.close()
             raise
@@ -138,6 +148,7 @@ class _Worker:
             if self._stop_at is None:
                 if time.monotonic() >= poll_at:
                     await queue.tidy()
+                    await self._look_around(queue)
                     self._after, self._is_due = 0, True
                     poll_at = time.monotonic() + POLL_SECONDS
                 await self._claim(queue)
@@ -145,17 +156,39 @@ class _Worker:
         for request_id in list(self._sender.in_flight):
             self._sender.abandon(request_id)
         await queue.release([])
+        await self._beat(queue, is_last=True)
+
+    async def _look_around(self, queue: Queue) -> None:
+        """Say that this worker lives, and see whether it may send: every ten seconds, and each second while not."""
+        if time.monotonic() >= self._beat_at:
+            self._beat_at = time.monotonic() + BEAT_SECONDS
+            mute = await self._beat(queue)
+            if mute and mute != self._mute:
+                _log(f"no heartbeat: {mute}")
+            self._mute = mute
+        elif self._held is None:
+            return
+        held = await queue.why_not_sending()
+        if held != self._held:
+            _log(f"sending nothing: {held}" if held else "sending again")
+        self._held = held
+
+    async def _beat(self, queue: Queue, *, is_last: bool = False) -> str | None:
+        return await queue.beat(
+            slots=self._slots, in_flight=len(self._sender.in_flight), answered=self._answered, is_last=is_last
+        )
 
     async def _write(self, queue: Queue) -> None:
         written = list(self._answers.values())
         await queue.write(written)
+        self._answered += len(written)
         for answer in written:
             if self._answers.get(answer.id) is answer:
                 del self._answers[answer.id]
 
     async def _claim(self, queue: Queue) -> None:
         limit = min(CLAIM_ROWS, self._slots - len(self._sender.in_flight))
-        if not self._is_due or limit < 1:
+        if not self._is_due or limit < 1 or self._held:
             return
         requests = await queue.claim(self._after, limit)
         self._is_due = len(requests) == limit
@@ -189,6 +222,7 @@ class _Worker:
             os._exit(1)
         self._stop_at = time.monotonic() + DRAIN_SECONDS
         self._wake.set()
+        notify("STOPPING=1")
         _log(f"stopping, {len(self._sender.in_flight)} requests in flight")
 
     def _parent_is_gone(self) -> None:
@@ -211,12 +245,13 @@ def _log(line: str) -> None:
 async def _supervise(dsn: str, workers: int, concurrency: int) -> None:
     """Keep so many processes running; pass signals on, and return when all have ended after the first."""
     command = [sys.executable, "-m", "dlqctl.net_worker", str(concurrency)]
-    # The password is not for the process list.
-    environment = {**os.environ, "DLQCTL_DATABASE_URL": dsn}
+    # The password is not for the process list, and what systemd wants to hear is ours to say.
+    environment = {**os.environ, "DLQCTL_DATABASE_URL": dsn, "NOTIFY_SOCKET": "", "WATCHDOG_USEC": ""}
     children: set[asyncio.subprocess.Process] = set()
     stopping = asyncio.Event()
 
     def pass_on() -> None:
+        notify("STOPPING=1")
         stopping.set()
         for child in children:
             child.terminate()

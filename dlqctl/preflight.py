@@ -43,17 +43,22 @@ def look_at(connection: psycopg.Connection, name: str) -> Extension:
 def has_pg_net(connection: psycopg.Connection) -> bool:
     """Whether this server is one with pg_net, so that the net-worker has no business here."""
     extension = look_at(connection, "pg_net")
-    return bool(extension.installed or extension.available or extension.loaded_for)
+    return bool(extension.available or extension.loaded_for)
 
 
-def check(connection: psycopg.Connection, *, cron: bool, net_worker: bool) -> None:
+def has_our_net(connection: psycopg.Connection) -> bool:
+    """Whether there is a schema net, and it is the net-worker's."""
+    return _one(connection, "select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'net'") == OWNER
+
+
+def check(connection: psycopg.Connection, *, cron: bool, net_worker: bool, change_sender: bool = False) -> None:
     """Refuse, naming what is missing, wherever migrate could not finish. Reads only."""
     _check_server(connection)
     _check_names(connection)
     if cron:
         check_cron(connection)
         cron = cron_database(connection) is None  # where it is elsewhere, nothing of it is needed here
-    _check_sender(connection, net_worker)
+    _check_sender(connection, net_worker, change_sender)
     _check_rights(connection, cron=cron, net_worker=net_worker)
 
 
@@ -156,7 +161,7 @@ def cron_database(connection: psycopg.Connection) -> str | None:
     return None if found == _one(connection, "select current_database()") else found
 
 
-def _check_sender(connection: psycopg.Connection, net_worker: bool) -> None:
+def _check_sender(connection: psycopg.Connection, net_worker: bool, change_sender: bool) -> None:
     database = _one(connection, "select current_database()")
     extension = look_at(connection, "pg_net")
     net_owner = _one(connection, "select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'net'")
@@ -171,11 +176,10 @@ def _check_sender(connection: psycopg.Connection, net_worker: bool) -> None:
                 "pg_net is on this server, and two senders on one schema is a trap",
                 "leave out --net-worker: pg_net does the sending. Nothing was changed",
             )
-        if net_owner == OWNER:
+        if net_owner == OWNER and not change_sender:
             raise DlqctlError(
                 "pg_net has come to this server, and schema net is still the net-worker's",
-                "stop the net-worker, wait until net.http_request_queue is empty, drop schema net cascade, "
-                "and run dlqctl migrate again. Nothing was changed",
+                "to let pg_net send from now on: dlqctl migrate --change-sender. Nothing was changed",
             )
         if extension.loaded_for is None and not extension.hidden:
             raise DlqctlError(
@@ -189,6 +193,17 @@ def _check_sender(connection: psycopg.Connection, net_worker: bool) -> None:
                 f"set pg_net.database_name = '{database}' in postgresql.conf and restart. Nothing was changed",
             )
         return
+    if extension.installed and not (net_worker and change_sender):
+        raise DlqctlError(
+            "the extension pg_net is in this database, and the server does not have it any more",
+            "install it on the server again; or, to let the net-worker send from now on: "
+            "dlqctl migrate --net-worker --change-sender. Nothing was changed",
+        )
+    if change_sender and not net_worker:
+        raise DlqctlError(
+            "pg_net is not on this server, so there is no other sender to change to",
+            "install it, or leave out --change-sender. Nothing was changed",
+        )
     if net_owner is None and not net_worker:
         raise DlqctlError(
             "pg_net is not on this server, and something must send the requests",
@@ -237,6 +252,8 @@ def _may_create_extension(connection: psycopg.Connection, name: str) -> bool:
             connection.execute(f"create extension {name}".encode())
     except psycopg.errors.InsufficientPrivilege:
         return False
+    except psycopg.ProgrammingError:  # our own schema net stands there, and goes before
+        return True
     return True
 
 

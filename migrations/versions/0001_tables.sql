@@ -274,6 +274,35 @@ comment on column dlq.endpoint_state.service is 'As in webhook_dlq.service, or *
 comment on column dlq.endpoint_state.paused_by is 'The role that paused it.';
 comment on column dlq.endpoint_state.pause_reason is 'Why.';
 
+create table dlq.net_workers (
+  started_at timestamptz not null default now(),
+  seen_at timestamptz not null default now(),
+  stopped_at timestamptz,
+  answered bigint not null default 0,
+  number integer not null,
+  pid integer not null,
+  slots integer not null,
+  in_flight integer not null default 0,
+  host text not null,
+  version text not null,
+  constraint net_workers_pkey primary key (number)
+);
+alter table dlq.net_workers enable row level security;
+
+comment on table dlq.net_workers is
+$$One process of dlqctl net-worker: its heartbeat, written every 10 seconds.
+Logged, unlike schema net: health answers on a standby too. Rows unseen for a day are deleted by whoever ticks.$$;
+comment on column dlq.net_workers.started_at is 'When it first connected, by the server''s clock.';
+comment on column dlq.net_workers.seen_at is 'When it last wrote this row, by the server''s clock.';
+comment on column dlq.net_workers.stopped_at is 'When it stopped in good order. Null while it runs, and if it was killed or cut off.';
+comment on column dlq.net_workers.answered is 'Answers it has written since it started.';
+comment on column dlq.net_workers.number is 'Its claims carry it: net.http_request_queue.claimed_by.';
+comment on column dlq.net_workers.pid is 'Its process id on its host.';
+comment on column dlq.net_workers.slots is 'How many requests it sends at a time at most.';
+comment on column dlq.net_workers.in_flight is 'How many it was sending when it was last seen.';
+comment on column dlq.net_workers.host is 'The machine it runs on, as that machine calls itself.';
+comment on column dlq.net_workers.version is 'Of dlqctl.';
+
 create table dlq.settings (
   singleton boolean not null default true,
   installed_at timestamptz not null default now(),

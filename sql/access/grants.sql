@@ -5,7 +5,7 @@ select dlq._revoke_everything('{dlq,public}');
 grant usage on schema dlq to dlq_admin, dlq_reader, dlq_writer;
 
 grant select, insert, update, delete on public.webhook_dlq to dlq_admin;
-grant select on public.dlq_processing_log, dlq.in_flight, dlq.delivery_attempts, dlq.endpoint_state to dlq_admin;
+grant select on public.dlq_processing_log, dlq.in_flight, dlq.delivery_attempts, dlq.endpoint_state, dlq.net_workers to dlq_admin;
 grant select, insert, update, delete on dlq.endpoints to dlq_admin;
 grant select, update on dlq.settings to dlq_admin;
 
@@ -13,7 +13,7 @@ grant select
   (id, service, status, retry_count, attempt_count, unanswered_count, created_at, next_retry_at, last_retry_at,
    settled_at, updated_at, duplicate_of, correlation_id)
   on public.webhook_dlq to dlq_reader;
-grant select on public.dlq_processing_log, dlq.in_flight, dlq.endpoint_state, dlq.settings to dlq_reader;
+grant select on public.dlq_processing_log, dlq.in_flight, dlq.endpoint_state, dlq.net_workers, dlq.settings to dlq_reader;
 grant select
   (entry_id, dispatched_at, settled_at, request_id, attempt, status_code, outcome, service)
   on dlq.delivery_attempts to dlq_reader;
@@ -50,3 +50,8 @@ grant execute on function
   dlq.verify_signature(bytea, jsonb, text[], text, interval), dlq.receive_webhook(text, bytea, jsonb, text, text),
   public.receive_webhook(bytea)
   to dlq_admin, dlq_writer;
+
+-- Its heartbeat, and whether it may send from here. What it needs of the queue itself: sql/net/grants.sql.
+grant usage on schema dlq to dlq_net_worker;
+grant select, insert, update, delete on dlq.net_workers to dlq_net_worker;
+grant execute on function dlq._why_not_sending() to dlq_net_worker;

@@ -106,6 +106,17 @@ class Queue:
                 (request_id, status_code, content, Jsonb(headers or {}), error_msg, timed_out),
             )
 
+    def beat(self, ago: str = "0 s", number: int = 1) -> None:
+        """Be seen as a net-worker, so long ago."""
+        self.conn.execute(
+            """
+            insert into dlq.net_workers (number, seen_at, host, pid, slots, version)
+            values (%(number)s, clock_timestamp() - %(ago)s::interval, 'here', 1, 1, '0')
+            on conflict (number) do update set seen_at = excluded.seen_at
+            """,
+            {"number": number, "ago": ago},
+        )
+
     def attempt(self, entry_id: str, status_code: int | None = 200, **answer: Any) -> None:
         """Send an entry, answer it and collect the answer."""
         self.send(entry_id)
@@ -115,7 +126,8 @@ class Queue:
 
 @pytest.fixture
 def queue(conn: psycopg.Connection) -> Queue:
-    """A queue with one endpoint, of the service `shop`."""
+    """A queue with one endpoint, of the service `shop`, and a sender that was seen just now."""
     queue = Queue(conn)
+    queue.beat()
     queue.endpoint()
     return queue

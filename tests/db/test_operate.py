@@ -172,6 +172,37 @@ def test_a_sender_that_does_not_answer_is_noticed(queue: Queue, clock: Clock) ->
     assert "dlqctl net-worker" in row["remediation"]
 
 
+def test_a_net_worker_that_never_came_is_a_warning_until_the_install_is_old(queue: Queue) -> None:
+    queue.conn.execute("delete from dlq.net_workers")
+    row = _health(queue, "sender")
+    assert (row["level"], row["detail"]) == ("warning", "no net-worker has been seen")
+    assert "dlqctl net-worker" in row["remediation"]
+    queue.conn.execute("update dlq.settings set installed_at = now() - interval '11 minutes'")
+    assert _health(queue, "sender")["level"] == "error"
+
+
+def test_net_workers_are_counted_and_one_that_is_not_seen_for_a_minute_is_missed(queue: Queue) -> None:
+    queue.conn.execute("update dlq.settings set installed_at = now() - interval '1 day'")
+    queue.beat("61 s", number=2)
+    assert _health(queue, "sender")["level"] == "ok"
+    assert "1 running" in _health(queue, "sender")["detail"]
+    queue.beat("59 s", number=2)
+    assert "2 running" in _health(queue, "sender")["detail"]
+    queue.beat("61 s")
+    queue.beat("61 s", number=2)
+    row = _health(queue, "sender")
+    assert (row["level"], row["remediation"]) == ("error", "keep this running: dlqctl net-worker")
+    assert row["detail"].startswith("no net-worker has been seen since")
+
+
+def test_a_net_worker_that_stopped_has_a_minute_to_be_started_again(queue: Queue) -> None:
+    queue.conn.execute("update dlq.settings set installed_at = now() - interval '1 day'")
+    queue.conn.execute("update dlq.net_workers set stopped_at = seen_at")
+    assert _health(queue, "sender")["level"] == "warning"
+    queue.beat("61 s")
+    assert _health(queue, "sender")["level"] == "error"
+
+
 def test_health_counts_what_waits_what_is_overdue_and_what_has_failed(queue: Queue) -> None:
     queue.store_many(100)
     assert _health(queue, "pending")["level"] == "ok"
