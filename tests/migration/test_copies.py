@@ -56,6 +56,7 @@ def structure(dsn: str) -> str:
 
 def calls_nobody(copy: str, receiver: Receiver) -> None:
     """Cycles run, and hand nothing to the sender; health says why, and what to type."""
+    do(copy, "update dlq.settings set cycle_budget = '1 second'")  # if it does send, nobody will answer
     do(copy, *["update webhook_dlq set next_retry_at = now() where status = 'pending'", "call dlq.run_cycle()"] * 3)
     assert ask(copy, QUEUED) == 0
     assert receiver.requests == []
@@ -64,6 +65,7 @@ def calls_nobody(copy: str, receiver: Receiver) -> None:
     assert (health.code, sender["level"]) == (1, "error")
     assert "this is a copy" in sender["detail"]
     assert "dlqctl migrate --this-is-production" in sender["detail"]
+    do(copy, "update dlq.settings set cycle_budget = '4 minutes'")
     assert "copy" in str(ask(copy, "select error_message from dlq_processing_log order by id desc limit 1"))
 
 
