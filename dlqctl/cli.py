@@ -129,8 +129,8 @@ def migrate(
         say("stop this now: dlqctl net-worker")
     if report.statement:
         say(
-            f"pg_cron runs in database {report.cron_database}: dlqctl migrate --cron-dsn "
-            f"dbname={report.cron_database}, or run this there once: {report.statement}"
+            f"pg_cron runs in database {report.cron_database}, and its jobs cannot be seen from here: dlqctl migrate "
+            f"--cron-dsn dbname={report.cron_database}; or, if the job is not there, run this there: {report.statement}"
         )
     if not report.cron:
         say("run this every five minutes from a scheduler: dlqctl process")

@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 
 from dlqctl import preflight
 from dlqctl.connection import connect, resolve_dsn
-from dlqctl.definitions import ENGINE_LOCK
+from dlqctl.definitions import BEGIN
 from dlqctl.errors import DlqctlError
 
 _IN_DATABASE = "cron.schedule_in_database(text, text, text, text, text, boolean)"
@@ -103,8 +103,7 @@ def schedule(ours: psycopg.Connection, cron: psycopg.Connection, *, apply: bool 
     elif preflight.look_at(cron, "pg_cron").installed is None:
         return ["extension pg_cron", "its jobs"]
     with ours.transaction():
-        # As migrate does: of two at once, the second finds nothing to do.
-        ours.execute("select pg_advisory_xact_lock(%s)", (ENGINE_LOCK,))
+        ours.execute(BEGIN.encode())  # of two at once, the second finds nothing to do
         return _schedule(ours, cron, apply=apply)
 
 

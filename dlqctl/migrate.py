@@ -104,8 +104,8 @@ def migrate(
     with elsewhere.elsewhere(dsn, cron_dsn) as databases:
         elsewhere.require(*databases)
         report = keep_trying(once, on_wait)
-        changed = report.changed + elsewhere.schedule(*databases, apply=not check)
-        return replace(report, cron=True, changed=changed)
+        jobs = keep_trying(lambda: elsewhere.schedule(*databases, apply=not check), on_wait)
+        return replace(report, cron=True, changed=report.changed + jobs)
 
 
 def keep_trying(once: Callable[[], _Done], on_wait: Callable[[str], None]) -> _Done:

@@ -212,7 +212,7 @@ def _tables(ours: psycopg.Connection, plan: Plan) -> Iterator[str]:
             select c.oid::regclass::text
             from pg_class as c
             where c.relowner = 'dlq_owner'::regrole and c.relkind in ('r', 'p', 'm')
-            order by c.oid <> all (array(select to_regclass('public.webhook_dlq')::oid)), c.oid::regclass::text
+            order by c.oid is distinct from to_regclass('public.webhook_dlq'), c.oid::regclass::text
             """
         ).fetchall():
             if table in ("webhook_dlq", "public.webhook_dlq"):

@@ -7,13 +7,12 @@ import re
 import subprocess
 from collections.abc import Callable
 
-import psycopg
 import pytest
 
 from dlqctl.cluster import Cluster
 from dlqctl.migrate import migrate
 from dlqctl.receiver import Receiver
-from tests.migration.migrating import ask, do, dump, program, run
+from tests.migration.migrating import ask, do, dump, program, run, wait_for
 from tests.sender import net_worker
 from tests.standby import standby_of
 
@@ -57,6 +56,7 @@ def structure(dsn: str) -> str:
 
 def calls_nobody(copy: str, receiver: Receiver) -> None:
     """Cycles run, and hand nothing to the sender; health says why, and what to type."""
+    do(copy, "update dlq.settings set cycle_budget = '1 second'")  # if it does send, nobody will answer
     do(copy, *["update webhook_dlq set next_retry_at = now() where status = 'pending'", "call dlq.run_cycle()"] * 3)
     assert ask(copy, QUEUED) == 0
     assert receiver.requests == []
@@ -65,6 +65,7 @@ def calls_nobody(copy: str, receiver: Receiver) -> None:
     assert (health.code, sender["level"]) == (1, "error")
     assert "this is a copy" in sender["detail"]
     assert "dlqctl migrate --this-is-production" in sender["detail"]
+    do(copy, "update dlq.settings set cycle_budget = '4 minutes'")
     assert "copy" in str(ask(copy, "select error_message from dlq_processing_log order by id desc limit 1"))
 
 
@@ -200,8 +201,9 @@ def test_a_copied_data_folder_is_production_to_itself_so_it_is_paused_before_it_
         "insert into webhook_dlq (service, payload, next_retry_at) values ('shop', '1', now())",
     )
     with standby_of(bare_cluster) as copy:
-        with psycopg.connect(copy.dsn(), autocommit=True) as conn:
-            conn.execute("select pg_promote()")
+        # Not waiting inside the call: its snapshot could be what the replay has to wait for.
+        do(copy.dsn(), "select pg_promote(wait => false)")
+        wait_for(copy.dsn(), "select 1 where not pg_is_in_recovery()")
         # Nothing in it tells it from a standby that was promoted, which has to go on.
         assert ask(copy.dsn(), "select dlq._is_production()") is True
         assert run("--dsn", copy.dsn(), "pause", "--reason", "a copy").code == 0

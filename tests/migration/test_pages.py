@@ -66,15 +66,15 @@ def test_uninstall(cluster: Cluster, empty_database: str, tmp_path: Path) -> Non
 
 
 def test_managed_servers(_cron_cluster: Cluster, cron_database: str, tmp_path: Path) -> None:  # noqa: PT019
-    do(cron_database, "create database shop template template0", "create role deployer login createrole")
-    do(cron_database, "alter database shop owner to deployer")
+    do(cron_database, "create database shop template template0", "create role keeper login createrole")
+    do(cron_database, "alter database shop owner to keeper")
     (migrate_and_verify,) = blocks("managed-servers.md", "sh")
-    (grants,) = blocks("managed-servers.md", "sql")
+    (grants,) = (block.replace("deployer", "keeper") for block in blocks("managed-servers.md", "sql"))
     try:
         do(cron_database, *filter(str.strip, grants.split(";")))
         words = migrate_and_verify.replace("dbname=postgres", "dbname=dlq")
-        type_(f"export PGUSER=deployer\n{words}", _cron_cluster, "shop", tmp_path)
-        assert ask(cron_database, "select array_agg(username) from cron.job") == ["deployer"]
+        type_(f"export PGUSER=keeper\n{words}", _cron_cluster, "shop", tmp_path)
+        assert ask(cron_database, "select array_agg(username) from cron.job") == ["keeper"]
     finally:
-        do(cron_database, "drop extension pg_cron", "drop owned by deployer")
-        do(cron_database, "drop database shop with (force)", "drop role deployer")
+        do(cron_database, "drop extension pg_cron", "drop owned by keeper")
+        do(cron_database, "drop database shop with (force)", "drop role keeper")
