@@ -137,7 +137,8 @@ RULES = {
         where p.proowner = 'dlq_owner'::regrole and obj_description(p.oid, 'pg_proc') is null""",
     "our roles may not log in, and are no superusers": """
         select r.rolname from pg_roles as r
-        where r.rolname ~ '^dlq_' and (r.rolcanlogin or r.rolsuper or r.rolcreaterole or r.rolbypassrls)""",
+        where r.rolname in ('dlq_owner', 'dlq_admin', 'dlq_reader', 'dlq_writer', 'dlq_net_worker')
+          and (r.rolcanlogin or r.rolsuper or r.rolcreaterole or r.rolbypassrls)""",
     "no index is there twice": """
         select min(indexrelid::regclass::text) from pg_index as i join pg_class as c on c.oid = i.indrelid
         where c.relowner = 'dlq_owner'::regrole
