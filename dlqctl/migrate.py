@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import psycopg
 import sqlalchemy
@@ -65,15 +66,37 @@ def migrate(
     when something stands in the way it is rolled back and tried again for about half a minute, and
     `on_wait` is told why. Raises DlqctlError, before anything is changed, where it cannot be done.
     """
+
+    def attempt() -> Report:
+        with _connect(dsn) as raw, _alembic_connection(raw) as connection:
+            report = _migrate(connection, raw, cron, net_worker, this_is_production, apply=not check)
+            if check:
+                connection.rollback()
+            else:
+                connection.commit()
+            return report
+
+    return _until_unlocked(attempt, on_wait)
+
+
+_T = TypeVar("_T")
+
+
+def in_one_transaction(dsn: str | None, work: Callable[[psycopg.Connection], _T], on_wait: Callable[[str], None]) -> _T:
+    """Run `work` in a transaction under the engine's lock, as migrate runs: all or nothing, and tried again."""
+
+    def attempt() -> _T:
+        with _connect(dsn) as raw:
+            raw.execute(definitions.BEGIN.encode())
+            return work(raw)
+
+    return _until_unlocked(attempt, on_wait)
+
+
+def _until_unlocked(attempt: Callable[[], _T], on_wait: Callable[[str], None]) -> _T:
     for wait in (*_WAITS, None):
         try:
-            with _connect(dsn) as raw, _alembic_connection(raw) as connection:
-                report = _migrate(connection, raw, cron, net_worker, this_is_production, apply=not check)
-                if check:
-                    connection.rollback()
-                else:
-                    connection.commit()
-                return report
+            return attempt()
         except (psycopg.Error, sqlalchemy.exc.DBAPIError) as error:
             cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
             assert isinstance(cause, psycopg.Error)
@@ -82,6 +105,12 @@ def migrate(
             on_wait(f"{cause.diag.message_primary or cause}; trying again in {wait} s")
             time.sleep(wait)
     raise AssertionError
+
+
+def transaction_sql(*, cron: bool, net_worker: bool) -> str:
+    """What print_sql prints, without its BEGIN and COMMIT: for somebody who has begun."""
+    _, _, begun = print_sql(cron=cron, net_worker=net_worker).partition("BEGIN;\n")
+    return begun.rpartition("COMMIT;")[0]
 
 
 def print_sql(*, cron: bool = True, net_worker: bool = False) -> str:
@@ -250,7 +279,7 @@ def _explained(error: psycopg.Error) -> DlqctlError:
     if isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08").startswith(("08", "57P")):
         return CannotConnect(
             f"the connection was lost: {error.diag.message_primary or ' '.join(str(error).split())}",
-            "run dlqctl migrate again: it does all or nothing",
+            "run it again: it does all or nothing",
         )
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return DlqctlError(
@@ -260,7 +289,7 @@ def _explained(error: psycopg.Error) -> DlqctlError:
         )
     if isinstance(error, psycopg.errors.LockNotAvailable):
         return DlqctlError(
-            "somebody holds a lock on the queue, and migrate does not make others wait behind it",
+            "somebody holds a lock on the queue, and dlqctl does not make others wait behind it",
             "look for long transactions: select pid, xact_start, query from pg_stat_activity "
             "where xact_start < now() - interval '1 minute'. Nothing was changed",
         )
