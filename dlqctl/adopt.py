@@ -13,12 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
 
 import click
 import psycopg
 from psycopg.conninfo import make_conninfo
-from psycopg.rows import class_row
+from psycopg.rows import dict_row
 
 from dlqctl import adopt_sql, preflight
 from dlqctl.adopt_plan import (
@@ -60,6 +59,7 @@ class Adoption:
     runs_expected: int
     runs_copied: int
     grace_until: str
+    copied_first: list[str]
     options: Options
     old_functions: list[str]
     left: int
@@ -85,8 +85,7 @@ def main(dsn: str | None, options: Options, *, check: bool, yes: bool, drop: boo
         if drop:
             return _drop_old(dsn, connection, adoption, yes=yes)
         if adoption is None:
-            with _transaction(connection):
-                plan = make_plan(connection, options, cron=cron, net_worker=net_worker)
+            plan = look(connection, options, cron=cron, net_worker=net_worker)
             click.echo(describe(plan, options))
             if plan.problems:
                 raise DlqctlError(f"{len(plan.problems)} in the way; nothing was changed", plan.problems[0].hint)
@@ -106,6 +105,12 @@ def main(dsn: str | None, options: Options, *, check: bool, yes: bool, drop: boo
         with _progress() as on_progress:
             adoption = copy(connection, on_progress)
         return _tell(connection, adoption)
+
+
+def look(connection: psycopg.Connection, options: Options, *, cron: bool, net_worker: bool) -> Plan:
+    """Make the plan. Raises DlqctlError if there is nothing to adopt."""
+    with _transaction(connection):
+        return make_plan(connection, options, cron=cron, net_worker=net_worker)
 
 
 def take_over(
@@ -177,33 +182,18 @@ def read_adoption(connection: psycopg.Connection) -> Adoption | None:
 
 
 def _read(connection: psycopg.Connection, lock: str = "") -> Adoption:
-    with connection.cursor(row_factory=class_row(_Row)) as cursor:
+    with connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(
             f"""
             select a.step, a.position, a.entries_expected, a.entries_copied, a.runs_expected, a.runs_copied,
-              a.grace_until::text as grace_until, a.options, a.old_functions,
+              a.grace_until::text as grace_until, a.copied_first, a.options, a.old_functions,
               (select count(*) from dlq.adoption_left) as "left"
             from dlq.adoption as a {lock}
             """.encode()
         ).fetchone()
     assert row
-    return Adoption(
-        **{**vars(row), "options": Options(**{**row.options, "leave_aside": tuple(row.options["leave_aside"])})}
-    )
-
-
-@dataclass
-class _Row:
-    step: str
-    position: str | None
-    entries_expected: int
-    entries_copied: int
-    runs_expected: int
-    runs_copied: int
-    grace_until: str
-    options: dict[str, Any]
-    old_functions: list[str]
-    left: int
+    told = row["options"]
+    return Adoption(**{**row, "options": Options(**{**told, "leave_aside": tuple(told["leave_aside"])})})
 
 
 def _copy_some(connection: psycopg.Connection, old: Old, adoption: Adoption, limit: int) -> None:
@@ -220,9 +210,11 @@ def _copy_some(connection: psycopg.Connection, old: Old, adoption: Adoption, lim
         after = {"waiting": "settled", "settled": "log"}[adoption.step]
         connection.execute("update dlq.adoption set step = %s, position = null", (after,))
         return
-    left = _copy_keys(connection, old.reading, adoption, keys)
+    there = set(adoption.copied_first)
+    new = [key for key in keys if key not in there]
+    left = _copy_keys(connection, old.reading, adoption, new)
     connection.execute(
-        "update dlq.adoption set position = %s, entries_copied = entries_copied + %s", (keys[-1], len(keys) - left)
+        "update dlq.adoption set position = %s, entries_copied = entries_copied + %s", (keys[-1], len(new) - left)
     )
 
 

@@ -254,9 +254,9 @@ def make_plan(
     plan.problems += _not_ours_to_rename(connection, plan)
     if plan.reading:
         plan.problems += plan.reading.problems
-        if count:
+        if count and _is_readable(connection, QUEUE):
             _count(connection, plan, options)
-    if log and log.kind == "r" and count:
+    if log and log.kind == "r" and count and _is_readable(connection, LOG):
         plan.runs = _number(connection, f"select count(*) from public.{LOG}")
     plan.notes = list(_notes(connection, plan, options))
     return plan
@@ -491,6 +491,11 @@ def _count(connection: psycopg.Connection, plan: Plan, options: Options) -> None
                 )
 
 
+def _is_readable(connection: psycopg.Connection, table: str) -> bool:
+    name = literal(f"public.{table}")
+    return _holds(connection, f"has_table_privilege({name}, 'select') and not row_security_active({name})")
+
+
 def _functions(connection: psycopg.Connection) -> list[tuple[str, str, str]]:
     return connection.execute(
         """
@@ -648,6 +653,10 @@ def _in_the_way(connection: psycopg.Connection, table: Table) -> Iterator[Proble
         select format('policy %%s hides rows of it from everybody', p.polname),
           format('drop policy %%I on %%s', p.polname, p.polrelid::regclass)
         from pg_policy as p where p.polrelid = %(oid)s and not p.polpermissive and %(secured)s
+        union all
+        select 'row level security hides rows of it from its owner',
+          format('alter table %%s no force row level security', c.oid::regclass)
+        from pg_class as c where c.oid = %(oid)s and c.relforcerowsecurity
         union all
         select format('public.%%I is taken, and the old table would be called that', c.relname),
           format('alter table public.%%I rename to %%I', c.relname, c.relname || '_before')

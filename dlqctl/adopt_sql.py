@@ -74,11 +74,13 @@ def _set_aside(plan: Plan) -> Iterator[str]:
 def _record(plan: Plan, options: Options) -> Iterator[str]:
     functions = [f"public.{new}{name[name.index('(') :]}" for name, _, new in plan.functions]
     first_step = "waiting" if plan.queue else "log" if plan.log else "done"
+    told = literal(json.dumps(asdict(options)))
     yield "set local role dlq_owner"
     yield (SQL / "adopt/adoption.sql").read_text()
     yield f"""
         insert into dlq.adoption (grace_until, entries_expected, runs_expected, options, old_functions, step)
-        values (now() + interval '{options.grace_minutes} minutes', {plan.rows}, {plan.runs}, {literal(json.dumps(asdict(options)))},
+        values (
+          now() + interval '{options.grace_minutes} minutes', {plan.rows}, {plan.runs}, {told},
           {literal(functions)}::text[], {literal(first_step)})"""
     yield "reset role"
 
@@ -285,7 +287,7 @@ def _copy_what_is_under_way(reading: Reading, options: Options) -> str:
         options,
         f"now() + interval '{options.grace_minutes} minutes'",
         which,
-        "select array_agg(c.id) into v_ids from copied as c",
+        "select array_agg(c.id), array_agg(b.old_key) into v_ids, v_keys from batch as b join copied as c using (id)",
     )
     return f"""
 set local role dlq_owner;
@@ -294,9 +296,12 @@ set local statement_timeout = '500ms';
 do $adopt$
 declare
   v_ids uuid[];
+  v_keys text[];
 begin
   {copy.strip()};
   {make_pending("v_ids")};
+  update dlq.adoption
+  set copied_first = coalesce(v_keys, '{{}}'), entries_copied = coalesce(cardinality(v_keys), 0);
 exception when query_canceled or data_exception or integrity_constraint_violation then
   null;  -- the first batches copy them, one by one if need be
 end

@@ -10,6 +10,7 @@ create table dlq.adoption (
   runs_copied bigint not null default 0,
   step text not null default 'waiting',
   position text,
+  copied_first text[] not null default '{}',
   options jsonb not null,
   old_functions text[] not null,
   constraint adoption_pkey primary key (singleton),
@@ -29,6 +30,7 @@ comment on column dlq.adoption.runs_expected is 'The rows of the old log, counte
 comment on column dlq.adoption.runs_copied is 'Rows of it that have been copied.';
 comment on column dlq.adoption.step is 'What is being copied: waiting entries, then settled ones, then the log; done.';
 comment on column dlq.adoption.position is 'The old id copied last in this step; rows go in the order of their old ids.';
+comment on column dlq.adoption.copied_first is 'The old ids that were copied while the tables were locked: they were being processed.';
 comment on column dlq.adoption.options is 'How dlqctl adopt was told to read the old columns, statuses and services.';
 comment on column dlq.adoption.old_functions is 'The functions that were renamed, by their new names.';
 
