@@ -148,19 +148,17 @@ class Reading:
     @property
     def renamed(self) -> dict[str, Column]:
         """Sources whose names ours do not have: inserts that use them must be translated."""
-        return {
-            new: column for new, column in self.sources.items() if column.name not in (*_KINDS, *_KEPT_FOR_OURS)
-        } | ({"id": key} if (key := self.table.key) and key.name != "id" and key.type == "uuid" else {})
+        return {new: column for new, column in self.sources.items() if column.name not in (*_KINDS, *_KEPT_FOR_OURS)}
 
     @property
     def old_id(self) -> str | None:
-        """The column of ours that holds an old id that is no uuid. None if the ids are kept."""
+        """The column of ours that holds an old id too. None if the old one is a uuid called id."""
         key = self.table.key
-        if key is None or key.type == "uuid":
+        if key is None or (key.name, key.type) == ("id", "uuid"):
             return None
         if key.name != "id":
             return key.name
-        return "old_id" if self.table.column("old_id") is None else "id_of_webhook_dlq_old"
+        return "old_id" if self.table.column("old_id") is None else f"{QUEUE}_old_id"
 
 
 @dataclass(frozen=True)
@@ -199,6 +197,7 @@ class Plan:
     dependents: list[str]
     statuses: dict[str, int] = field(default_factory=dict)
     services: dict[str, int] = field(default_factory=dict)
+    vocabulary: set[str] = field(default_factory=set)
     runs: int = 0
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -254,6 +253,7 @@ def make_plan(
     plan.problems += _not_ours_to_rename(connection, plan)
     if plan.reading:
         plan.problems += plan.reading.problems
+        plan.vocabulary = _vocabulary(connection, plan.reading)
         if count and _is_readable(connection, QUEUE):
             _count(connection, plan, options)
     if log and log.kind == "r" and count and _is_readable(connection, LOG):
@@ -400,7 +400,7 @@ def read_as(kind: str, column: Column, row: str) -> str | None:
         case "json" if is_text or column.type in ("json", "jsonb"):
             return f"{value}::text::jsonb"
         case "integer" if is_text or column.category == "N":
-            return f"{value}::text::integer"
+            return f"{value}::text::numeric::integer"
         case "time" if column.category == "D" and not re.match(r"time\b", column.type):
             return f"{value}::timestamptz"
         case "time" if is_text:
@@ -454,6 +454,8 @@ def speaks_otherwise(plan: Plan, options: Options) -> bool:
         or options.services
         or options.statuses
         or any(status not in STATUSES for status in plan.statuses)
+        or any(word.lower() in OTHER_STATUSES for word in plan.vocabulary)
+        or (plan.reading.old_id and plan.reading.table.key and plan.reading.table.key.type == "uuid")
     )
 
 
@@ -489,6 +491,36 @@ def _count(connection: psycopg.Connection, plan: Plan, options: Options) -> None
                         f"--service '{service}={suggested}' (inserts under the old name are translated)",
                     )
                 )
+
+
+def _vocabulary(connection: psycopg.Connection, reading: Reading) -> set[str]:
+    """The statuses that the old queue's default, check or type allow, whether or not any row has them now."""
+    if "status" not in reading.sources:
+        return set()
+    rows = connection.execute(
+        """
+        select w.word
+        from pg_attribute as a
+          cross join lateral (
+            select m[1] as word
+            from (
+              select pg_get_constraintdef(c.oid) as sql
+              from pg_constraint as c
+              where c.conrelid = a.attrelid and c.contype = 'c' and a.attnum = any (c.conkey)
+              union all
+              select pg_get_expr(d.adbin, d.adrelid)
+              from pg_attrdef as d
+              where d.adrelid = a.attrelid and d.adnum = a.attnum
+            ) as s
+              cross join lateral regexp_matches(s.sql, $$'([^']+)'::$$, 'g') as m
+            union all
+            select e.enumlabel::text from pg_enum as e where e.enumtypid = a.atttypid
+          ) as w
+        where a.attrelid = %s and a.attname = %s
+        """,
+        (reading.table.oid, reading.sources["status"].name),
+    ).fetchall()
+    return {word for (word,) in rows}
 
 
 def _is_readable(connection: psycopg.Connection, table: str) -> bool:
@@ -718,7 +750,7 @@ def _notes(connection: psycopg.Connection, plan: Plan, options: Options) -> Iter
             "handlers give such a body as raw_body (bytea)"
         )
     if key and key.type != "uuid":
-        yield f"ids are {key.type} and become uuids; {plan.reading.old_id} holds the old ones"
+        yield f"ids are {key.type} and become uuids; {plan.reading.old_id} holds those of now"
         if plan.statuses.get("processing"):
             yield "an old processor in the middle of a run cannot find its rows by their ids: let it end first"
     for column in plan.reading.extra:
@@ -814,7 +846,7 @@ def _describe_columns(reading: Reading, options: Options, say: object) -> None:
     say("as they are", *([", ".join(same)] if same else []))
     moved = [f"{c.name} -> {new}" for new, c in reading.sources.items() if c.name != new]
     if key and "id" not in same:
-        moved.insert(0, f"{key.name} -> {reading.old_id or 'id'}")
+        moved.insert(0, f"{key.name} -> id" if key.type == "uuid" else f"{key.name} -> {reading.old_id}")
     say("read as", *([", ".join(moved)] if moved else []))
     say("added", *(f"{c}, so that inserts that name it go on" for c in reading.extra))
     say("left aside", *(f"{c}, in {QUEUE}_old alone" for c in reading.aside))

@@ -96,7 +96,7 @@ def _widen(reading: Reading, options: Options) -> Iterator[str]:
         added.append((column.quoted, column.type, None, said))
     if reading.old_id:
         assert reading.table.key
-        added.append((ident(reading.old_id), reading.table.key.type, None, f"The id that it had in {QUEUE}_old."))
+        added.append((ident(reading.old_id), reading.table.key.type, None, f"Its id in {QUEUE}_old."))
     yield "set local role dlq_owner"
     for name, type_, default, comment in added:
         constant = f" default {default}" if default is not None and is_constant(default) else ""
@@ -119,10 +119,13 @@ def _let_copy(reading: Reading) -> Iterator[str]:
 def _dialect(reading: Reading, options: Options) -> Iterator[str]:
     """Handlers and the old processor go on in their own words. Owned by who adopts, so migrate lets it be."""
     lines = []
+    key = reading.table.key
+    assert key
+    if reading.old_id and key.type == "uuid":
+        lines.append(f"new.id := coalesce(new.{key.quoted}, new.id); new.{key.quoted} := new.id;")
     for new, column in reading.renamed.items():
         theirs = f"new.{column.quoted}"
-        filled = values(reading, "new", [new]) or {new: theirs}
-        assigned = " ".join(f"new.{ours} := {value};" for ours, value in filled.items())
+        assigned = " ".join(f"new.{ours} := {value};" for ours, value in values(reading, "new", [new]).items())
         lines.append(f"if {theirs} is not null then {assigned} {theirs} := null; end if;")
     if options.services:
         lines.append(f"new.service := {translated('new.service', options.services)};")
@@ -149,7 +152,8 @@ $dialect$"""
     # By their names they fire before accept_entry and amend_entry, which know our words only.
     yield f"""create trigger accept_dialect before insert on public.{QUEUE}
 for each row execute function public.{DIALECT}()"""
-    yield f"""create trigger amend_dialect before update of status on public.{QUEUE}
+    columns = ", ".join(["status", *(column.quoted for column in reading.renamed.values())])
+    yield f"""create trigger amend_dialect before update of {columns} on public.{QUEUE}
 for each row when (current_user <> 'dlq_owner') execute function public.{DIALECT}()"""
     yield "reset role"
 
@@ -207,9 +211,10 @@ def _old_rows(reading: Reading, options: Options, grace_until: str, *, keys: boo
         "unanswered_count": "(s.status = 'processing')::integer",
     }
     if reading.old_id:
-        # The same row has the same id whenever it is copied. A uuid of version 8: made here, of nothing else.
-        text = f"md5('{QUEUE}_old ' || o.{key.quoted}::text)"
-        filled["id"] = f"overlay(overlay({text} placing '8' from 13) placing '8' from 17)::uuid"
+        if key.type != "uuid":
+            # The same row has the same id whenever it is copied. A uuid of version 8: made of the old id alone.
+            text = f"md5('{QUEUE}_old ' || o.{key.quoted}::text)"
+            filled["id"] = f"overlay(overlay({text} placing '8' from 13) placing '8' from 17)::uuid"
         filled[ident(reading.old_id)] = f"o.{key.quoted}"
     for column in reading.extra:
         filled[column.quoted] = f"o.{column.quoted}"

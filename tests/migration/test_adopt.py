@@ -368,10 +368,11 @@ def test_ids_that_are_numbers_become_uuids_and_can_still_be_found(empty_database
         empty_database,
         "id bigserial primary key, service text, payload jsonb, status text",
         "insert into webhook_dlq (service, payload, status)"
-        " select 'a', to_jsonb(n), case when n < 10 then 'processing' else 'failed' end from generate_series(1, 1500) as n",
+        " select 'a', to_jsonb(n), case when n < 10 then 'processing' else 'failed' end"
+        " from generate_series(1, 1500) as n",
     )
 
-    assert "old_id holds the old ones" in flat(adopted(empty_database))
+    assert "old_id holds those of now" in flat(adopted(empty_database))
 
     assert rows(empty_database, "select min(old_id), max(old_id), count(distinct id) from webhook_dlq") == [
         (1, 1500, 1500)
@@ -436,6 +437,15 @@ def test_a_status_that_nobody_knows_must_be_explained(home: str) -> None:
     ]
 
 
+def test_a_status_that_no_row_has_now_can_still_be_stored(home: str) -> None:
+    do(home, "alter table webhook_dlq drop constraint webhook_dlq_status_check, alter status set default 'new'")
+
+    adopted(home)
+    do(home, "insert into webhook_dlq (service, payload, status) values ('a', '{}', 'New')")
+
+    assert ask(home, "select status from webhook_dlq where service = 'a'") == "pending"
+
+
 def test_a_service_that_cannot_be_one_of_ours_gets_a_name_and_its_handlers_go_on(home: str) -> None:
     do(home, "update webhook_dlq set service = 'Meta (EU)' where status = 'failed'")
     assert "--service 'Meta (EU)=meta-eu'" in flat(refused(home))
@@ -497,8 +507,8 @@ def test_handlers_and_processors_go_on_in_their_own_words(empty_database: str) -
         dsn,
         "insert into webhook_dlq (source, body, state, error, \"Event Type\") values ('a', '{oh', 'queued', 'y', 'e')",
     )
-    (under_way,) = rows(dsn, "select id from webhook_dlq where unanswered_count = 1")[0]
-    do(dsn, f"update webhook_dlq set status = 'success' where id = '{under_way}'")
+    (under_way,) = rows(dsn, "select webhook_id from webhook_dlq where unanswered_count = 1")[0]
+    do(dsn, f"update webhook_dlq set state = 'success', attempts = 3 where webhook_id = '{under_way}'")
 
     assert "body -> payload" in said
     assert "source -> service" in said
@@ -510,13 +520,13 @@ def test_handlers_and_processors_go_on_in_their_own_words(empty_database: str) -
     )
     assert found == [
         ("a", "reprocessed", "x", 1, True, [1], "[1]", None),
-        ("a", "reprocessed", "x", 2, True, [2], "[2]", None),
+        ("a", "reprocessed", "x", 3, True, [2], "[2]", None),
         ("a", "pending", "y", 0, False, None, "{oh", "e"),
     ]
     assert ask(dsn, "select count(*) from webhook_dlq where coalesce(source, body, state, error) is not null") == 0
     assert str(ask(dsn, "select min(created_at) at time zone 'UTC' from webhook_dlq")) == "2020-01-01 12:00:00"
     assert ask(dsn, "select count(*) from webhook_dlq as e join webhook_dlq_old as o on e.id = o.webhook_id") == 2
-    # The engine's own changes of status do not pay for it, and dropping it is all there is to do.
+    assert ask(dsn, "select count(*) from webhook_dlq where webhook_id = id") == 3
     do(dsn, "drop function webhook_dlq_dialect() cascade")
     assert run("--dsn", dsn, "migrate", "--check", "--no-cron").err == "nothing differs\n"
 
