@@ -46,7 +46,7 @@ def take_over(plan: Plan, options: Options, install: str) -> str:
         if speaks_otherwise(plan, options):
             steps += _dialect(plan.reading, options)
         steps += _grants(plan)
-        steps += [_copy_what_is_under_way(plan.reading, options)]
+        steps += _copy_what_is_under_way(plan, options)
     if plan.log:
         steps.append(f"grant select on public.{LOG}_old to dlq_owner")
         if plan.log.has_row_security:
@@ -161,7 +161,7 @@ for each row when (current_user <> 'dlq_owner') execute function public.{DIALECT
 def _grants(plan: Plan) -> Iterator[str]:
     reading = plan.reading
     assert reading
-    ours = {"id", *reading.sources, *(c.name for c in reading.extra), *(c.name for c in reading.renamed.values())}
+    ours = {"id", reading.old_id, *reading.sources, *(c.name for c in (*reading.extra, *reading.renamed.values()))}
     for grant in plan.grants:
         if grant.becomes:
             yield f"grant {grant.becomes} to {ident(grant.role)}"
@@ -279,14 +279,23 @@ def those(reading: Reading, keys: list[str]) -> str:
     return f"where o.{key.quoted} = any ({literal(keys)}::{key.type}[])"
 
 
-def _copy_what_is_under_way(reading: Reading, options: Options) -> str:
+def _copy_what_is_under_way(plan: Plan, options: Options) -> Iterator[str]:
     """Entries that an old processor may have in its hands: it finds them by their ids, and can write how they ended.
 
     For half a second at most: without an index on the status of a big table they follow a moment later.
     """
+    reading = plan.reading
+    assert reading
+    status = reading.sources.get("status")
+    known = statuses_by_name(options)
+    words = {*plan.statuses, *plan.vocabulary} | (set() if status and status.category == "E" else known.keys())
+    under_way = sorted(word for word in words if known.get(word.lower()) == "processing")
+    if not (status and under_way):
+        return
     times = values(reading, "o", ["updated_at", "last_retry_at", "created_at"])
     order = f"order by coalesce({', '.join([*times.values(), 'null'])}) desc nulls last"
-    which = f"where s.status = 'processing' {order} limit {MOST_IN_THE_LOCK}"
+    # The column itself, not what it means to us: there may be an index on it.
+    which = f"where o.{status.quoted} in ({', '.join(map(literal, under_way))}) {order} limit {MOST_IN_THE_LOCK}"
     copy = copy_rows(
         reading,
         options,
@@ -294,7 +303,7 @@ def _copy_what_is_under_way(reading: Reading, options: Options) -> str:
         which,
         "select array_agg(c.id), array_agg(b.old_key) into v_ids, v_keys from batch as b join copied as c using (id)",
     )
-    return f"""
+    yield f"""
 set local role dlq_owner;
 set local timezone = 'UTC';
 set local statement_timeout = '500ms';

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import dlqctl.migrate
 from dlqctl import adopt as module
 from dlqctl import definitions
 from dlqctl.adopt_plan import Options
+from dlqctl.bundle import ROOT
 from dlqctl.cluster import Cluster
 from dlqctl.receiver import Receiver
 from dlqctl.sandbox import _run_net_worker
@@ -437,6 +439,28 @@ def test_a_status_that_nobody_knows_must_be_explained(home: str) -> None:
     ]
 
 
+def test_a_status_may_be_an_enum(home: str) -> None:
+    do(
+        home,
+        "create type dlq_status as enum ('queued', 'in_progress', 'ok', 'dead')",
+        "alter table webhook_dlq drop constraint webhook_dlq_status_check, alter status drop default",
+        "drop index idx_webhook_dlq_next_retry",
+        "alter table webhook_dlq alter status type dlq_status using"
+        " (case status when 'pending' then 'queued' when 'processing' then 'in_progress'"
+        " when 'failed' then 'dead' else 'ok' end)::dlq_status",
+    )
+
+    adopted(home, "--status", "ok=reprocessed")
+    do(home, "insert into webhook_dlq (service, payload, status) values ('a', '{}', 'queued'::dlq_status)")
+
+    assert ask(home, "select cardinality(copied_first) from dlq.adoption") == 10
+    assert rows(home, "select status, count(*) from webhook_dlq group by 1 order by 1") == [
+        ("failed", 10),
+        ("pending", 21),
+        ("reprocessed", 10),
+    ]
+
+
 def test_a_status_that_no_row_has_now_can_still_be_stored(home: str) -> None:
     do(home, "alter table webhook_dlq drop constraint webhook_dlq_status_check, alter status set default 'new'")
 
@@ -755,6 +779,30 @@ def test_without_a_terminal_it_does_not_begin_unasked(home: str) -> None:
     assert outcome.code == 1
     assert outcome.err.rstrip().endswith("--yes")
     assert dump(home) == before
+
+
+def test_every_command_of_its_page_can_be_typed(home: str) -> None:
+    do(
+        home,
+        "alter table webhook_dlq drop constraint webhook_dlq_status_check, add msg text, drop error_message",
+        "update webhook_dlq set status = 'zombie', service = 'Meta (EU)' where status = 'failed'",
+    )
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/adopt.md").read_text(), re.S)
+    typed = [shlex.split(line)[1:] for block in blocks for line in block.splitlines()]
+    explained = next(words for words in typed if "--map" in words)
+    typed.remove(explained)
+    typed.remove(["verify-cron"])  # there is no pg_cron here
+
+    for words in (explained, *typed):
+        more = (*WORDS, "--yes") if words[0] == "adopt" else ()
+        # As the page has it, this queue needs the explanations.
+        told = explained[2:] if words in (["adopt"], ["adopt", "--check"]) else ()
+        assert run("--dsn", home, *words, *more, *told).code == 0, words
+
+    assert rows(home, "select service, count(*) from webhook_dlq group by 1 order by 1") == [
+        ("meta-eu", 10),
+        ("whatsapp", 30),
+    ]
 
 
 def test_check_shows_the_plan_eighty_columns_wide_and_changes_nothing(home: str) -> None:
