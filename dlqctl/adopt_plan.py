@@ -190,7 +190,7 @@ class Plan:
     log: Table | None
     reading: Reading | None
     functions: list[tuple[str, str, str]]  # its identity, its owner, its name afterwards
-    renames: list[tuple[str, str]]  # of indexes and sequences, both quoted
+    renames: list[str]  # statements
     jobs: list[Job]
     other_jobs: list[Job]
     grants: list[Grant]
@@ -561,11 +561,12 @@ def _jobs(connection: psycopg.Connection) -> tuple[list[Job], list[Job]]:
     return [job for job in jobs if job.name == _JOB], [job for job in jobs if job.name != _JOB]
 
 
-def _renames(connection: psycopg.Connection, table: Table) -> Iterator[tuple[str, str]]:
-    """What belongs to an old table and has a name in public: `alter … rename to` for each."""
+def _renames(connection: psycopg.Connection, table: Table) -> Iterator[str]:
+    """What of an old table has a name that ours wants: a statement for each, to be run when the table is renamed."""
     rows = connection.execute(
         """
-        select case c.relkind when 'S' then 'sequence' else 'index' end, n.nspname, c.relname
+        select format('alter %%s %%I.%%I rename to', case c.relkind when 'S' then 'sequence' else 'index' end,
+          n.nspname, c.relname), c.relname
         from pg_class as c
           join pg_namespace as n on n.oid = c.relnamespace
         where c.relkind in ('i', 'S') and (
@@ -574,16 +575,21 @@ def _renames(connection: psycopg.Connection, table: Table) -> Iterator[tuple[str
             select d.objid from pg_depend as d
             where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = %(oid)s
               and d.deptype in ('a', 'i')))
-        order by 1, 3
+        union all
+        -- From 18 on, not null has a name, and avoids those that other tables' constraints have.
+        select format('alter table public.%%I rename constraint %%I to', %(new)s::text, c.conname), c.conname
+        from pg_constraint as c
+        where c.conrelid = %(oid)s and c.contype = 'n'
+        order by 1
         """,
-        {"oid": table.oid},
+        {"oid": table.oid, "new": f"{table.name}_old"},
     ).fetchall()
-    for kind, schema, name in rows:
+    for statement, name in rows:
         new, number = _shortened(name, "_old"), 1
         while _number(connection, f"select count(*) from pg_class where relname = {literal(new)}"):
             number += 1
             new = _shortened(name, f"_old{number}")
-        yield f"{kind} {ident(schema)}.{ident(name)}", ident(new)
+        yield f"{statement} {ident(new)}"
 
 
 def _shortened(name: str, suffix: str) -> str:

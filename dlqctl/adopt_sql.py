@@ -65,8 +65,7 @@ def _set_aside(plan: Plan) -> Iterator[str]:
     for table in (plan.queue, plan.log):
         if table:
             yield f"alter table public.{table.name} rename to {table.name}_old"
-    for what, new in plan.renames:
-        yield f"alter {what} rename to {new}"
+    yield from plan.renames
     for function, _, new in plan.functions:
         yield f"alter routine public.{function.removeprefix('public.')} rename to {new}"
 
