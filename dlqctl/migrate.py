@@ -79,13 +79,15 @@ def migrate(
     return _until_unlocked(attempt, on_wait)
 
 
-_T = TypeVar("_T")
+_Result = TypeVar("_Result")
 
 
-def in_one_transaction(dsn: str | None, work: Callable[[psycopg.Connection], _T], on_wait: Callable[[str], None]) -> _T:
+def in_one_transaction(
+    dsn: str | None, work: Callable[[psycopg.Connection], _Result], on_wait: Callable[[str], None]
+) -> _Result:
     """Run `work` in a transaction under the engine's lock, as migrate runs: all or nothing, and tried again."""
 
-    def attempt() -> _T:
+    def attempt() -> _Result:
         with _connect(dsn) as raw:
             raw.execute(definitions.BEGIN.encode())
             return work(raw)
@@ -93,7 +95,7 @@ def in_one_transaction(dsn: str | None, work: Callable[[psycopg.Connection], _T]
     return _until_unlocked(attempt, on_wait)
 
 
-def _until_unlocked(attempt: Callable[[], _T], on_wait: Callable[[str], None]) -> _T:
+def _until_unlocked(attempt: Callable[[], _Result], on_wait: Callable[[str], None]) -> _Result:
     for wait in (*_WAITS, None):
         try:
             return attempt()
