@@ -26,7 +26,6 @@ from dlqctl.adopt_plan import Options
 from dlqctl.bundle import ROOT
 from dlqctl.cluster import Cluster
 from dlqctl.receiver import Receiver
-from dlqctl.sandbox import _run_net_worker
 from tests.migration import home_made
 from tests.migration.migrating import WAITING, Outcome, ask, do, dump, run, wait_for
 
@@ -133,6 +132,16 @@ class Handler:
             running.result()
 
 
+@contextmanager
+def net_worker(dsn: str) -> Iterator[None]:
+    """Send what is queued in schema net."""
+    with subprocess.Popen([sys.executable, "-m", "dlqctl", "--dsn", dsn, "net-worker"]) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
 def provide_old_sender(dsn: str) -> None:
     """Schema net as the home-made queue finds it: its tables and functions, before there is anything of dlqctl's."""
     with psycopg.connect(dsn) as conn:
@@ -145,10 +154,9 @@ def provide_old_sender(dsn: str) -> None:
 
 
 def test_a_running_queue_is_taken_over_and_nothing_is_lost_or_sent_twice(
-    cron_database: str, receiver: Receiver, request: pytest.FixtureRequest
+    cron_database: str, receiver: Receiver
 ) -> None:
     dsn = cron_database
-    cluster: Cluster = request.getfixturevalue("_cron_cluster")
     provide_old_sender(dsn)
     do(
         dsn,
@@ -175,7 +183,7 @@ def test_a_running_queue_is_taken_over_and_nothing_is_lost_or_sent_twice(
                     conn.execute("select process_dlq_entries()")
 
     try:
-        with _run_net_worker(cluster, dsn), ThreadPoolExecutor(1) as pool, handler.storing():
+        with net_worker(dsn), ThreadPoolExecutor(1) as pool, handler.storing():
             assert run("--dsn", dsn, "migrate", "--net-worker").code == 1
             processing = pool.submit(process)
             try:
@@ -658,7 +666,18 @@ def test_a_team_that_is_no_superuser_adopts_its_own_queue_behind_row_security(
     team = role("team", "login createrole")
     dsn = make_conninfo(empty_database, user=team)
     name = ask(empty_database, "select current_database()")
-    do(empty_database, f"alter database {name} owner to {team}", f"grant create on schema public to {team}")
+    do(
+        empty_database,
+        f"alter database {name} owner to {team}",
+        # What it would have if it, and not another test, had made them.
+        f"""
+        do $$ declare r name; begin
+          for r in select rolname from pg_roles where rolname ~ '^dlq_' loop
+            execute format('grant %I to {team} with admin option', r);
+          end loop;
+        end $$
+        """,
+    )
     do(
         dsn,
         home_made.TABLES,
