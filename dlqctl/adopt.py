@@ -40,6 +40,7 @@ from dlqctl.errors import DlqctlError
 from dlqctl.migrate import in_one_transaction, transaction_sql
 from dlqctl.output import say
 
+_SMALLEST_BATCH = 100
 _FIRST_BATCH = 500
 _BIGGEST_BATCH = 5000
 _BATCH_SECONDS = 0.5
@@ -170,7 +171,8 @@ def copy(connection: psycopg.Connection, on_progress: Callable[[Adoption], None]
         if adoption.is_done:
             return adoption
         took = time.monotonic() - started
-        limit = max(1, min(_BIGGEST_BATCH, int(limit * min(2, max(0.5, _BATCH_SECONDS / took)))))
+        limit = int(limit * min(2, max(0.5, _BATCH_SECONDS / took)))
+        limit = max(_SMALLEST_BATCH, min(_BIGGEST_BATCH, limit))
 
 
 def read_adoption(connection: psycopg.Connection) -> Adoption | None:
@@ -204,6 +206,8 @@ def _copy_some(connection: psycopg.Connection, old: Old, adoption: Adoption, lim
         connection.execute(f"analyze public.{QUEUE}".encode())
         return
     assert old.reading
+    # From the index on the ids. The planner, who does not know what is left, might sort all of it, for each batch.
+    connection.execute("set local enable_sort = off; set local max_parallel_workers_per_gather = 0")
     query = adopt_sql.next_keys(old.reading, old.options, adoption.step, adoption.position, limit)
     keys = [key for (key,) in connection.execute(query.encode())]
     if not keys:
@@ -366,10 +370,12 @@ def _old_tables(connection: psycopg.Connection, options: Options) -> Old:
 
 def _where(adoption: Adoption) -> str:
     left = f", {adoption.left} could not be" if adoption.left else ""
-    return (
-        f"adopted: {adoption.entries_copied:,} of {adoption.entries_expected:,} entries "
-        f"and {adoption.runs_copied:,} of {adoption.runs_expected:,} runs are copied{left}"
-    )
+    if not adoption.is_done:
+        return f"adopted: {adoption.entries_copied:,} of {adoption.entries_expected:,} entries are copied{left}"
+    runs = f"{adoption.runs_copied:,}"
+    if adoption.runs_copied < adoption.runs_expected:
+        runs += f" of {adoption.runs_expected:,}"
+    return f"adopted: {adoption.entries_copied:,} entries and {runs} runs are copied{left}"
 
 
 def _tell(connection: psycopg.Connection, adoption: Adoption) -> int:

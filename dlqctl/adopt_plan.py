@@ -426,24 +426,27 @@ def values(reading: Reading, row: str, only: Iterable[str] | None = None) -> dic
     return result
 
 
-def translated(value: str, words: Mapping[str, str], *, fold: Mapping[str, str] | None = None) -> str:
-    """SQL for a value with the words of `words` replaced, and those of `fold` in any case."""
-    if words:
-        whens = " ".join(f"when {literal(old)} then {literal(new)}" for old, new in words.items())
-        value = f"case {value} {whens} else {value} end"
-    if fold:
-        whens = " ".join(f"when {literal(old)} then {literal(new)}" for old, new in fold.items())
-        value = f"case lower({value}) {whens} else {value} end"
-    return value
+def translated(value: str, words: Mapping[str, str], *, otherwise: str | None = None) -> str:
+    """SQL for a value with these words replaced, and every other as it is, or `otherwise`."""
+    if not words:
+        return otherwise or value
+    whens = " ".join(f"when {literal(old)} then {literal(new)}" for old, new in words.items())
+    return f"case {value} {whens} else {otherwise or value} end"
 
 
-def statuses_by_name(options: Options) -> dict[str, str]:
-    """Every status that is known, in lower case, and ours for it."""
-    return {
-        **{name: name for name in STATUSES},
-        **OTHER_STATUSES,
-        **{o.lower(): n for o, n in options.statuses.items()},
-    }
+def status_words(options: Options) -> dict[str, str]:
+    """The statuses that are not ours and are known, in lower case, and ours for each."""
+    return {**OTHER_STATUSES, **{old.lower(): new for old, new in options.statuses.items()}}
+
+
+def our_status(status: str, options: Options) -> str:
+    """What a status is for us. One that is not known stays what it is."""
+    return status_words(options).get(status.lower(), status.lower())
+
+
+def in_our_words(status: str, options: Options) -> str:
+    """The same as SQL, for a value."""
+    return translated(f"lower({status})", status_words(options))
 
 
 def speaks_otherwise(plan: Plan, options: Options) -> bool:
@@ -469,13 +472,12 @@ def _count(connection: psycopg.Connection, plan: Plan, options: Options) -> None
         query = f"select coalesce({value}, ''), count(*) from public.{QUEUE} as o group by 1 order by 2 desc, 1"
         counts.update(dict(connection.execute(query.encode()).fetchall()))
     if "status" in reading.sources:
-        known = statuses_by_name(options)
         for status in plan.statuses:
             if status == "":
                 name = reading.sources["status"].quoted
                 hint = f"update public.{QUEUE} set {name} = 'pending' where coalesce({name}::text, '') = ''"
                 plan.problems.append(Problem("some rows have no status", hint))
-            elif status.lower() not in known:
+            elif our_status(status, options) not in STATUSES:
                 plan.problems.append(
                     Problem(f"what is status {status!r}?", f"--status '{status}=…': {', '.join(STATUSES)}")
                 )
@@ -820,9 +822,8 @@ def describe(plan: Plan, options: Options) -> str:
     if plan.reading:
         _describe_columns(plan.reading, options, say)
         if "status" in plan.reading.sources:
-            known = statuses_by_name(options)
-            say("statuses", *(_words(s or "(none)", known.get(s.lower()), n) for s, n in plan.statuses.items()))
-            if any(known.get(status.lower()) == "processing" for status in plan.statuses):
+            say("statuses", *(_words(s or "(none)", our_status(s, options), n) for s, n in plan.statuses.items()))
+            if any(our_status(status, options) == "processing" for status in plan.statuses):
                 say("", f"what is processing becomes pending, and is not sent for {options.grace_minutes} minutes")
         if "service" in plan.reading.sources:
             words = [_words(s or "(none)", options.services.get(s), n) for s, n in plan.services.items()]
@@ -840,7 +841,7 @@ def describe(plan: Plan, options: Options) -> str:
 
 
 def _words(old: str, new: str | None, number: int) -> str:
-    return f"{old} {number:,}" if new in (None, old) else f"{old} -> {new} {number:,}"
+    return f"{old} {number:,}" if new in (None, "", old) else f"{old} -> {new} {number:,}"
 
 
 def _describe_columns(reading: Reading, options: Options, say: object) -> None:

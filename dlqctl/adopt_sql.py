@@ -9,16 +9,19 @@ from dataclasses import asdict
 from dlqctl.adopt_plan import (
     LOG,
     QUEUE,
+    STATUSES,
     Options,
     Plan,
     Reading,
     Table,
     ident,
+    in_our_words,
     is_constant,
     literal,
+    our_status,
     read_as,
     speaks_otherwise,
-    statuses_by_name,
+    status_words,
     translated,
     values,
 )
@@ -55,10 +58,13 @@ def take_over(plan: Plan, options: Options, install: str) -> str:
 
 
 def lock(plan: Plan) -> str:
-    """Waits for the queue for a second at most, and last: whoever stores a webhook waits behind it, and then for us."""
+    """Waits for the queue last, and not for long: whoever stores a webhook waits behind it, and then for us.
+
+    A bit longer than deadlock_timeout, after which an autovacuum that is in the way gives way.
+    """
     tables = ", ".join(f"public.{table.name}" for table in (plan.log, plan.queue) if table)
     locked = f"lock table {tables} in access exclusive mode;\n" if tables else ""
-    return f"set local lock_timeout = '1s';\n{locked}set local lock_timeout = '300ms';\n"
+    return f"set local lock_timeout = '1300ms';\n{locked}set local lock_timeout = '300ms';\n"
 
 
 def _set_aside(plan: Plan) -> Iterator[str]:
@@ -128,8 +134,7 @@ def _dialect(reading: Reading, options: Options) -> Iterator[str]:
         lines.append(f"if {theirs} is not null then {assigned} {theirs} := null; end if;")
     if options.services:
         lines.append(f"new.service := {translated('new.service', options.services)};")
-    words = {old: new for old, new in statuses_by_name(options).items() if old != new}
-    lines.append(f"new.status := {translated('new.status', {}, fold=words)};")
+    lines.append(f"new.status := {in_our_words('new.status', options)};")
     body = "\n  ".join(lines)
     yield f"""create function public.{DIALECT}()
 returns trigger
@@ -171,13 +176,6 @@ def _grants(plan: Plan) -> Iterator[str]:
             yield "reset role"
 
 
-def _status(reading: Reading, options: Options) -> str:
-    """SQL for the status of row o in our words."""
-    if "status" not in reading.sources:
-        return "'pending'"
-    return translated(values(reading, "o", ["status"])["status"], {}, fold=statuses_by_name(options))
-
-
 def _old_rows(reading: Reading, options: Options, grace_until: str, *, keys: bool = True) -> tuple[list[str], str]:
     """The columns of ours that are filled, and the query that fills them, and old_key and was: our word for its status.
 
@@ -217,6 +215,8 @@ def _old_rows(reading: Reading, options: Options, grace_until: str, *, keys: boo
         filled[ident(reading.old_id)] = f"o.{key.quoted}"
     for column in reading.extra:
         filled[column.quoted] = f"o.{column.quoted}"
+    status = reading.sources.get("status")
+    ours = in_our_words(f"o.{status.quoted}::text", options) if status else "'pending'"
     columns = list(filled)
     selected = ",\n    ".join(f"{value} as {name}" for name, value in filled.items())
     return (
@@ -225,7 +225,7 @@ def _old_rows(reading: Reading, options: Options, grace_until: str, *, keys: boo
   select o.{key.quoted}::text as old_key, s.status as was,
     {selected}
   from public.{QUEUE}_old as o
-    cross join lateral (select {_status(reading, options)} as status) as s""",
+    cross join lateral (select {ours} as status) as s""",
     )
 
 
@@ -263,8 +263,12 @@ def next_keys(reading: Reading, options: Options, step: str, position: str | Non
     """The old ids that are next in a step, in their order."""
     key = reading.table.key
     assert key
-    waiting = f"{_status(reading, options)} in ('pending', 'processing')"
-    condition = waiting if step == "waiting" else f"({waiting}) is not true"
+    is_waiting = "true"
+    if status := reading.sources.get("status"):
+        words = status_words(options) | {name: name for name in STATUSES}
+        waiting = ", ".join(literal(old) for old, new in words.items() if new in ("pending", "processing"))
+        is_waiting = f"lower(o.{status.quoted}::text) in ({waiting})"
+    condition = f"({is_waiting}) is {'true' if step == 'waiting' else 'not true'}"
     after = "" if position is None else f" and o.{key.quoted} > {literal(position)}::{key.type}"
     return f"""
 select o.{key.quoted}::text from public.{QUEUE}_old as o where {condition}{after}
@@ -281,20 +285,25 @@ def those(reading: Reading, keys: list[str]) -> str:
 def _copy_what_is_under_way(plan: Plan, options: Options) -> Iterator[str]:
     """Entries that an old processor may have in its hands: it finds them by their ids, and can write how they ended.
 
-    For half a second at most: without an index on the status of a big table they follow a moment later.
+    For a third of a second at most: without an index on the status of a big table they follow a moment later.
     """
     reading = plan.reading
     assert reading
     status = reading.sources.get("status")
-    known = statuses_by_name(options)
-    words = {*plan.statuses, *plan.vocabulary} | (set() if status and status.category == "E" else known.keys())
-    under_way = sorted(word for word in words if known.get(word.lower()) == "processing")
+    words = {*plan.statuses, *plan.vocabulary}
+    if status and status.category != "E":  # which knows no other words
+        words |= {*STATUSES, *status_words(options)}
+    under_way = sorted(word for word in words if our_status(word, options) == "processing")
     if not (status and under_way):
         return
     times = values(reading, "o", ["updated_at", "last_retry_at", "created_at"])
-    order = f"order by coalesce({', '.join([*times.values(), 'null'])}) desc nulls last"
+    key = reading.table.key
+    assert key
     # The column itself, not what it means to us: there may be an index on it.
-    which = f"where o.{status.quoted} in ({', '.join(map(literal, under_way))}) {order} limit {MOST_IN_THE_LOCK}"
+    which = f"""
+  where o.{key.quoted} in (
+    select o.{key.quoted} from public.{QUEUE}_old as o where o.{status.quoted} in ({", ".join(map(literal, under_way))})
+    order by coalesce({", ".join([*times.values(), "null"])}) desc nulls last limit {MOST_IN_THE_LOCK})"""
     copy = copy_rows(
         reading,
         options,
@@ -305,7 +314,7 @@ def _copy_what_is_under_way(plan: Plan, options: Options) -> Iterator[str]:
     yield f"""
 set local role dlq_owner;
 set local timezone = 'UTC';
-set local statement_timeout = '500ms';
+set local statement_timeout = '300ms';
 do $adopt$
 declare
   v_ids uuid[];

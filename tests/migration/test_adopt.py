@@ -690,7 +690,7 @@ def test_a_team_that_is_no_superuser_adopts_its_own_queue_behind_row_security(
     outcome = adopt(dsn)
 
     assert outcome.code == 0, outcome
-    assert "40 of 40 entries and 4 of 4 runs" in outcome.err
+    assert "40 entries and 4 runs" in outcome.err
     do(dsn, "insert into webhook_dlq (service, payload) values ('a', '{}') returning id")
     assert adopt(dsn, "--drop-old").code == 0
     assert run("--dsn", dsn, "migrate", "--check", "--no-cron").err == "nothing differs\n"
