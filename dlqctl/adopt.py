@@ -130,6 +130,8 @@ def take_over(
     """
 
     def work(raw: psycopg.Connection) -> float:
+        if _is_adopted(raw):
+            raise DlqctlError("somebody else has taken it over meanwhile", "dlqctl adopt")
         again = make_plan(raw, options, cron=cron, net_worker=net_worker, count=False)
         if again.catalog != plan.catalog or again.problems:
             raise DlqctlError("the old queue has changed since the plan was made; nothing was changed", "dlqctl adopt")
@@ -177,10 +179,14 @@ def copy(connection: psycopg.Connection, on_progress: Callable[[Adoption], None]
 
 def read_adoption(connection: psycopg.Connection) -> Adoption | None:
     """How far the adoption in this database is; None if there is none."""
-    if connection.execute("select where to_regclass('dlq.adoption') is null").rowcount:
+    if not _is_adopted(connection):
         return None
     with _transaction(connection, OWNER):
         return _read(connection)
+
+
+def _is_adopted(connection: psycopg.Connection) -> bool:
+    return connection.execute("select where to_regclass('dlq.adoption') is not null").rowcount > 0
 
 
 def _read(connection: psycopg.Connection, lock: str = "") -> Adoption:

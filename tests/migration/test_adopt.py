@@ -350,6 +350,32 @@ def test_killed_at_any_moment_it_goes_on_and_what_was_deleted_meanwhile_does_not
     assert ask(home, "select count(*) from dlq_processing_log") == 804
 
 
+def test_two_at_once_do_it_once(home: str) -> None:
+    do(home, home_made.rows(4000))
+
+    with ThreadPoolExecutor(2) as pool:
+        words = [sys.executable, "-m", "dlqctl", "--dsn", home, "adopt", "--yes", *WORDS]
+        outcomes = list(
+            pool.map(lambda _: subprocess.run(words, capture_output=True, text=True, check=False), range(2))
+        )
+
+    assert min(outcome.returncode for outcome in outcomes) == 0
+    assert all(outcome.returncode == 0 or "meanwhile" in outcome.stderr for outcome in outcomes)
+    assert adopt(home).code == 0
+    assert ask(home, "select count(*) from webhook_dlq") == 4040
+    assert ask(home, "select entries_copied from dlq.adoption") == 4040
+    assert ask(home, "select count(*) from dlq_processing_log") == 404
+
+
+def test_a_queue_of_which_only_parts_are_left_is_taken_over(home: str) -> None:
+    do(home, "drop table webhook_dlq")
+
+    assert "0 entries and 4 runs" in adopted(home).err
+
+    do(home, "insert into webhook_dlq (service, payload) values ('a', '{}')")
+    assert adopt(home, "--drop-old").code == 0
+
+
 def test_an_old_row_that_equals_a_request_under_way_is_no_echo(home: str) -> None:
     options = Options()
     with psycopg.connect(home, autocommit=True) as conn:
