@@ -25,6 +25,7 @@ from dlqctl import definitions
 from dlqctl.adopt_plan import Options
 from dlqctl.bundle import ROOT
 from dlqctl.cluster import Cluster
+from dlqctl.errors import DlqctlError
 from dlqctl.receiver import Receiver
 from tests.migration import home_made
 from tests.migration.migrating import WAITING, Outcome, ask, do, dump, run, wait_for
@@ -350,6 +351,17 @@ def test_killed_at_any_moment_it_goes_on_and_what_was_deleted_meanwhile_does_not
     assert ask(home, "select count(*) from dlq_processing_log") == 804
 
 
+def test_a_plan_that_holds_no_longer_is_not_carried_out(home: str) -> None:
+    with psycopg.connect(home, autocommit=True) as conn:
+        plan = module.look(conn, Options(), cron=False, net_worker=True)
+        conn.execute("alter table webhook_dlq add tenant int")
+        before = dump(home)
+        with pytest.raises(DlqctlError, match="has changed since"):
+            module.take_over(home, plan, Options(), cron=False, net_worker=True)
+
+    assert dump(home) == before
+
+
 def test_two_at_once_do_it_once(home: str) -> None:
     do(home, home_made.rows(4000))
 
@@ -386,9 +398,9 @@ def test_an_old_row_that_equals_a_request_under_way_is_no_echo(home: str) -> Non
             " (entry_id, request_id, dispatched_at, net_oid, attempt, timeout_ms, service, digest)"
             " select gen_random_uuid(), 1, now(), 0, 1, 1000, service, dlq._digest(payload) from webhook_dlq_old"
         )
-        module.copy(conn)
+        assert module.copy(conn).left == 0
 
-    assert ask(home, "select count(*) from webhook_dlq where status = 'discarded' or duplicate_of is not null") == 0
+    assert ask(home, "select count(*) from webhook_dlq where status <> 'discarded' and duplicate_of is null") == 40
     assert ask(home, "select count(*) from dlq.in_flight where echoed") == 0
 
 
@@ -553,6 +565,7 @@ OTHER_WORDS = """
 
 def test_handlers_and_processors_go_on_in_their_own_words(empty_database: str) -> None:
     dsn = empty_database
+    do(dsn, f"alter database {ask(dsn, 'select current_database()')} set timezone = 'Asia/Tokyo'")
     make(
         dsn,
         OTHER_WORDS,
@@ -591,11 +604,12 @@ def test_handlers_and_processors_go_on_in_their_own_words(empty_database: str) -
 
 def test_a_row_that_cannot_be_converted_stays_is_named_and_follows_when_it_is_mended(home: str) -> None:
     do(home, "alter table webhook_dlq alter payload drop not null, alter retry_count type bigint")
-    (broken, huge) = (row[0] for row in rows(home, "select id from webhook_dlq order by id limit 2"))
+    (broken, huge, below) = (row[0] for row in rows(home, "select id from webhook_dlq order by id limit 3"))
     do(
         home,
         f"update webhook_dlq set payload = null where id = '{broken}'",
         f"update webhook_dlq set retry_count = 2^40 where id = '{huge}'",
+        f"update webhook_dlq set retry_count = -1 where id = '{below}'",
     )
 
     first = adopt(home)
@@ -603,6 +617,7 @@ def test_a_row_that_cannot_be_converted_stays_is_named_and_follows_when_it_is_me
     assert f"left in webhook_dlq_old: {broken}: 23514" in first.err
     assert f"left in webhook_dlq_old: {huge}: 22003" in first.err
     assert ask(home, "select count(*) from webhook_dlq") == 38
+    assert ask(home, f"select retry_count from webhook_dlq where id = '{below}'") == 0
     assert "alone" in adopt(home, "--drop-old").err
     assert adopt(home).code == 1
 
