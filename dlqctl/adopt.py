@@ -74,7 +74,6 @@ class Adoption:
 class Old:
     """The old tables under their new names, and how the queue is read."""
 
-    options: Options
     reading: Reading | None
     log: Table | None
 
@@ -96,7 +95,7 @@ def main(dsn: str | None, options: Options, *, check: bool, yes: bool, drop: boo
             _ask("Take it over?", yes)
             locked = take_over(dsn, plan, options, cron=cron, net_worker=net_worker)
             say(f"taken over: new webhooks go into dlqctl's {QUEUE}; the old tables were locked for {locked:.2f} s")
-        elif options != Options():
+        elif options not in (Options(), adoption.options):
             raise DlqctlError(
                 "it is taken over already, and how to read it was said then", "dlqctl adopt, without more"
             )
@@ -110,8 +109,11 @@ def main(dsn: str | None, options: Options, *, check: bool, yes: bool, drop: boo
 
 def look(connection: psycopg.Connection, options: Options, *, cron: bool, net_worker: bool) -> Plan:
     """Make the plan. Raises DlqctlError if there is nothing to adopt."""
-    with _transaction(connection):
-        return make_plan(connection, options, cron=cron, net_worker=net_worker)
+    try:
+        with _transaction(connection):
+            return make_plan(connection, options, cron=cron, net_worker=net_worker)
+    except DlqctlError as error:
+        raise _meanwhile() if _is_adopted(connection) else error from None
 
 
 def take_over(
@@ -131,7 +133,7 @@ def take_over(
 
     def work(raw: psycopg.Connection) -> float:
         if _is_adopted(raw):
-            raise DlqctlError("somebody else has taken it over meanwhile", "dlqctl adopt")
+            raise _meanwhile()
         again = make_plan(raw, options, cron=cron, net_worker=net_worker, count=False)
         if again.catalog != plan.catalog or again.problems:
             raise DlqctlError("the old queue has changed since the plan was made; nothing was changed", "dlqctl adopt")
@@ -189,6 +191,10 @@ def _is_adopted(connection: psycopg.Connection) -> bool:
     return connection.execute("select where to_regclass('dlq.adoption') is not null").rowcount > 0
 
 
+def _meanwhile() -> DlqctlError:
+    return DlqctlError("somebody else has taken it over meanwhile", "dlqctl adopt")
+
+
 def _read(connection: psycopg.Connection, lock: str = "") -> Adoption:
     with connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(
@@ -214,7 +220,7 @@ def _copy_some(connection: psycopg.Connection, old: Old, adoption: Adoption, lim
     assert old.reading
     # From the index on the ids. The planner, who does not know what is left, might sort all of it, for each batch.
     connection.execute("set local enable_sort = off; set local max_parallel_workers_per_gather = 0")
-    query = adopt_sql.next_keys(old.reading, old.options, adoption.step, adoption.position, limit)
+    query = adopt_sql.next_keys(old.reading, adoption.options, adoption.step, adoption.position, limit)
     keys = [key for (key,) in connection.execute(query.encode())]
     if not keys:
         after = {"waiting": "settled", "settled": "log"}[adoption.step]
@@ -371,7 +377,7 @@ def _drop_old(dsn: str | None, connection: psycopg.Connection, adoption: Adoptio
 
 def _old_tables(connection: psycopg.Connection, options: Options) -> Old:
     queue, log = read_table(connection, f"{QUEUE}_old"), read_table(connection, f"{LOG}_old")
-    return Old(options, read_columns(queue, options) if queue else None, log)
+    return Old(read_columns(queue, options) if queue else None, log)
 
 
 def _where(adoption: Adoption) -> str:
@@ -425,7 +431,7 @@ def _progress() -> Iterator[Callable[[Adoption], None]]:
 
         columns = (TextColumn("copying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("")
+            task = bar.add_task("", total=None)
             yield lambda a: bar.update(
                 task, completed=a.entries_copied, total=max(a.entries_expected, a.entries_copied)
             )

@@ -426,12 +426,12 @@ def values(reading: Reading, row: str, only: Iterable[str] | None = None) -> dic
     return result
 
 
-def translated(value: str, words: Mapping[str, str], *, otherwise: str | None = None) -> str:
-    """SQL for a value with these words replaced, and every other as it is, or `otherwise`."""
+def translated(value: str, words: Mapping[str, str]) -> str:
+    """SQL for a value with these words replaced."""
     if not words:
-        return otherwise or value
-    whens = " ".join(f"when {literal(old)} then {literal(new)}" for old, new in words.items())
-    return f"case {value} {whens} else {otherwise or value} end"
+        return value
+    whens = [f"when {literal(old)} then {literal(new)}" for old, new in words.items()]
+    return "\n    ".join([f"case {value}", *whens, f"else {value}", "end"])
 
 
 def status_words(options: Options) -> dict[str, str]:
@@ -446,7 +446,12 @@ def our_status(status: str, options: Options) -> str:
 
 def in_our_words(status: str, options: Options) -> str:
     """The same as SQL, for a value."""
-    return translated(f"lower({status})", status_words(options))
+    whens = []
+    for ours in STATUSES:
+        theirs = ", ".join(literal(old) for old, new in status_words(options).items() if new == ours)
+        if theirs:
+            whens.append(f"when lower({status}) in ({theirs}) then '{ours}'")
+    return "\n    ".join(["case", *whens, f"else lower({status})", "end"])
 
 
 def speaks_otherwise(plan: Plan, options: Options) -> bool:

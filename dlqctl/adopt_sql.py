@@ -81,7 +81,8 @@ def _record(plan: Plan, options: Options) -> Iterator[str]:
     first_step = "waiting" if plan.queue else "log" if plan.log else "done"
     told = literal(json.dumps(asdict(options)))
     yield "set local role dlq_owner"
-    yield (SQL / "adopt/adoption.sql").read_text()
+    for name in ("adoption", "adoption_left"):
+        yield (SQL / f"adopt/{name}.sql").read_text()
     yield f"""
         insert into dlq.adoption (grace_until, entries_expected, runs_expected, options, old_functions, step)
         values (

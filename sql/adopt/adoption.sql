@@ -33,15 +33,3 @@ comment on column dlq.adoption.position is 'The old id copied last in this step;
 comment on column dlq.adoption.copied_first is 'The old ids that were copied while the tables were locked: they were being processed.';
 comment on column dlq.adoption.options is 'How dlqctl adopt was told to read the old columns, statuses and services.';
 comment on column dlq.adoption.old_functions is 'The functions that were renamed, by their new names.';
-
-create table dlq.adoption_left (
-  old_id text not null,
-  error text not null,
-  constraint adoption_left_pkey primary key (old_id)
-);
-alter table dlq.adoption_left enable row level security;
-
-comment on table dlq.adoption_left is
-$$Entries that could not be copied and are in webhook_dlq_old alone. Mend or delete them there, then: dlqctl adopt.$$;
-comment on column dlq.adoption_left.old_id is 'The row''s id there.';
-comment on column dlq.adoption_left.error is 'Why, beginning with the SQLSTATE.';
