@@ -111,9 +111,12 @@ def look(connection: psycopg.Connection, options: Options, *, cron: bool, net_wo
     """Make the plan. Raises DlqctlError if there is nothing to adopt."""
     try:
         with _transaction(connection):
-            return make_plan(connection, options, cron=cron, net_worker=net_worker)
+            plan = make_plan(connection, options, cron=cron, net_worker=net_worker)
     except DlqctlError as error:
         raise _meanwhile() if _is_adopted(connection) else error from None
+    if _is_adopted(connection):  # what the plan says is neither what was nor what is
+        raise _meanwhile()
+    return plan
 
 
 def take_over(
