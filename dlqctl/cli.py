@@ -136,6 +136,53 @@ def migrate(
         say("run this every five minutes from a scheduler: dlqctl process")
 
 
+def _pairs(_: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
+    """OLD=NEW, several times, as a dictionary."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise click.BadParameter(f"{pair!r} is not OLD=NEW", param=parameter)
+    return {old: new for old, _, new in (pair.rpartition("=") for pair in pairs)}
+
+
+@cli.command()
+@click.option("--check", is_flag=True, help="Show the plan and change nothing; exit 1 if something is in the way.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--map", "columns", multiple=True, callback=_pairs, metavar="OLD=NEW", help="Which column is which.")
+@click.option("--status", "statuses", multiple=True, callback=_pairs, metavar="OLD=NEW", help="What a status means.")
+@click.option("--service", "services", multiple=True, callback=_pairs, metavar="OLD=NEW", help="A service's new name.")
+@click.option("--default-service", metavar="SERVICE", help="Where none is given, now and from then on.")
+@click.option("--leave-aside", multiple=True, metavar="COLUMN", help="Not taken over; repeatable, as those above.")
+@click.option("--no-grants", is_flag=True, help="The roles that used the old queue get nothing.")
+@click.option(
+    "--grace", "grace_minutes", type=click.IntRange(0), default=15, show_default=True, metavar="MINUTES",
+    help="Entries that are processing are not retried before.",
+)  # fmt: skip
+@click.option("--drop-old", is_flag=True, help="Drop the old tables, when all of them is copied.")
+@click.option("--no-cron", is_flag=True, help="As for migrate.")
+@click.option("--net-worker", is_flag=True, help="As for migrate.")
+@_database
+def adopt(
+    dsn: str | None,
+    check: bool,
+    yes: bool,
+    drop_old: bool,
+    no_cron: bool,
+    net_worker: bool,
+    no_grants: bool,
+    **read: Any,
+) -> None:
+    """Take over a home-made queue: its tables, rows, functions and job. Run again, it goes on.
+
+    The old tables are renamed and stay until --drop-old. Exit 1 if any row could not be copied.
+    """
+    from dlqctl.adopt import main as run
+    from dlqctl.adopt_plan import Options
+
+    options = Options(**read, grants=not no_grants)
+    code = run(dsn, options, check=check, yes=yes, drop=drop_old, cron=not no_cron, net_worker=net_worker)
+    raise SystemExit(code)
+
+
 @cli.command("verify-cron")
 @click.option("--cron-dsn", metavar="DSN", help="Where pg_cron is, if in another database: dbname=postgres, say.")
 @_format

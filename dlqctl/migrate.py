@@ -108,6 +108,19 @@ def migrate(
         return replace(report, cron=True, changed=report.changed + jobs)
 
 
+def in_one_transaction(
+    dsn: str | None, work: Callable[[psycopg.Connection], _Done], on_wait: Callable[[str], None]
+) -> _Done:
+    """Run `work` in a transaction under the engine's lock, as migrate runs: all or nothing, and tried again."""
+
+    def once() -> _Done:
+        with _connect(dsn) as raw:
+            raw.execute(definitions.BEGIN.encode())
+            return work(raw)
+
+    return keep_trying(once, on_wait)
+
+
 def keep_trying(once: Callable[[], _Done], on_wait: Callable[[str], None]) -> _Done:
     """Do this, and do it again for about half a minute while somebody else's lock is in the way."""
     for wait in (*_WAITS, None):
@@ -121,6 +134,12 @@ def keep_trying(once: Callable[[], _Done], on_wait: Callable[[str], None]) -> _D
             on_wait(f"{cause.diag.message_primary or cause}; trying again in {wait} s")
             time.sleep(wait)
     raise AssertionError
+
+
+def transaction_sql(*, cron: bool, net_worker: bool) -> str:
+    """What print_sql prints, without its BEGIN and COMMIT: for somebody who has begun."""
+    _, _, begun = print_sql(cron=cron, net_worker=net_worker).partition("BEGIN;\n")
+    return begun.rpartition("COMMIT;")[0]
 
 
 def print_sql(*, cron: bool = True, net_worker: bool = False) -> str:

@@ -51,10 +51,20 @@ def has_our_net(connection: psycopg.Connection) -> bool:
     return _one(connection, "select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'net'") == OWNER
 
 
-def check(connection: psycopg.Connection, *, cron: bool, net_worker: bool, change_sender: bool = False) -> None:
-    """Refuse, naming what is missing, wherever migrate could not finish. Reads only."""
+def check(
+    connection: psycopg.Connection,
+    *,
+    cron: bool,
+    net_worker: bool,
+    change_sender: bool = False,
+    adopting: bool = False,
+) -> None:
+    """Refuse, naming what is missing, wherever migrate could not finish. Reads only.
+
+    With `adopting`, a home-made queue is what is expected.
+    """
     _check_server(connection)
-    _check_names(connection)
+    _check_names(connection, adopting)
     if cron:
         check_cron(connection)
         cron = cron_database(connection) is None  # where it is elsewhere, nothing of it is needed here
@@ -78,7 +88,7 @@ def _check_server(connection: psycopg.Connection) -> None:
         )
 
 
-def _check_names(connection: psycopg.Connection) -> None:
+def _check_names(connection: psycopg.Connection, adopting: bool) -> None:
     """Nothing that is not ours may stand where our objects go."""
     if connection.execute("select from pg_roles where rolname = %s and (rolsuper or rolcanlogin)", (OWNER,)).rowcount:
         raise DlqctlError(
@@ -117,19 +127,19 @@ def _check_names(connection: psycopg.Connection) -> None:
             f"if it is dlqctl's: alter {foreign[0][0]} owner to {OWNER}; else rename it; "
             "then run dlqctl migrate again. Nothing was changed",
         )
-    if schema_owner is None and _may_look_into(connection, "cron"):
+    if schema_owner is None and may_look_into(connection, "cron"):
         jobs = connection.execute(
             "select command from cron.job where jobname = 'process-dlq-entries' and database = current_database()"
         ).fetchall()
         found += [f"cron job process-dlq-entries ({command})" for (command,) in jobs]
-    if found:
+    if found and not adopting:
         raise DlqctlError(
             f"this database has a dead-letter queue that dlqctl did not make: {', '.join(found)}",
-            "rename what is there, unschedule the job, and run dlqctl migrate again. Nothing was changed",
+            "dlqctl adopt --check, which shows how dlqctl adopt takes it over. Nothing was changed",
         )
 
 
-def _may_look_into(connection: psycopg.Connection, schema: str) -> bool:
+def may_look_into(connection: psycopg.Connection, schema: str) -> bool:
     """Whether there is such a schema, and this role may use it."""
     query = "select from pg_namespace where nspname = %s and has_schema_privilege(oid, 'usage')"
     return connection.execute(query, (schema,)).rowcount > 0

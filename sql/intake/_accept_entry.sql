@@ -18,7 +18,7 @@ declare
   v_any_in_flight boolean;
 begin
   new.created_at := coalesce(new.created_at, v_now);
-  new.updated_at := v_now;
+  new.updated_at := coalesce(new.updated_at, v_now);
   if new.payload is null and new.raw_body is not null then
     new.payload := dlq._parse_body(new.raw_body);
   end if;

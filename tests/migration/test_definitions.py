@@ -21,6 +21,8 @@ NOT_ONE_OBJECT = {
     "access/policies.sql",
     "access/roles.sql",
     "access/service_role.sql",
+    "adopt/adoption.sql",
+    "adopt/adoption_left.sql",
     "net/_http_response.sql",
     "net/grants.sql",
     "net/http_request_queue.sql",
