@@ -1,7 +1,8 @@
 """Whether handlers verify signatures: each is sent what it must refuse, and its answers are the evidence.
 
-What is sent is made of marked bodies that the database has signed (dlq.sign_probes): no secret comes here, and nothing
-but such a body can be had signed. A handler verifies if it refuses every one of the PROBES; it is careless if it takes one.
+What is sent is made of marked bodies that the database has signed (dlq.sign_probes): no secret comes here, and
+nothing but such a body can be had signed. A handler verifies if it refuses every one of the PROBES; it is careless
+if it takes one.
 """
 
 from __future__ import annotations
@@ -107,8 +108,8 @@ class Handler:
 class Coverage:
     """How a handler answered. `answers`: the status, or NO_ANSWER, for each probe that was sent.
 
-    `verdict` is `verifies`; `careless`: it took a probe; `refuses all`: also what is rightly signed; `unsigned`: nothing
-    says how its webhooks are signed, and it was not called; or `not known`, and `detail` says why.
+    `verdict` is `verifies`; `careless`: it took a probe; `refuses all`: also what is rightly signed; `unsigned`:
+    nothing says how its webhooks are signed, and it was not called; or `not known`, and `detail` says why.
     """
 
     service: str
@@ -119,9 +120,9 @@ class Coverage:
 
 
 def find_handlers(connection: psycopg.Connection, services: Sequence[str] = ()) -> list[Handler]:
-    """Return the handlers of these services, or of all that are enabled; by the template, of services that have entries.
+    """Return the handlers of these services, or of all that are enabled.
 
-    Raises DlqctlError if there is none.
+    The template's are those of services that have entries and no endpoint of their own. Raises DlqctlError if there is none.
     """
     # Every entry is read for the template's services: that of one that was delivered is in no index by service.
     rows = connection.execute(
@@ -176,7 +177,7 @@ def verify_signatures(
 
 
 def discard_stored(connection: psycopg.Connection, handlers: Sequence[Handler]) -> int:
-    """Discard the probes that handlers have stored as failed webhooks, and return how many: nobody should retry them."""
+    """Discard the probes that handlers have stored as failed webhooks, so that nobody retries them; return how many."""
     return connection.execute(
         """
         update public.webhook_dlq
