@@ -353,11 +353,12 @@ def secrets_list(dsn: str | None, output_format: str) -> None:
 @_database
 def secrets_set(dsn: str | None, name: str) -> None:
     """Keep a secret as NAME. Its value is asked for, or read from stdin: never given as an argument."""
+    from dlqctl import secrets as module
     from dlqctl.output import say
 
-    value = click.prompt(name, hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.read().rstrip("\r\n")
+    value = module.ask_for(name)
     with _connection(dsn) as connection:
-        connection.execute("select dlq.set_secret(%s, %s)", (name, value))
+        module.set_secret(connection, name, value)
     say(f"set: {name}")
 
 

@@ -122,7 +122,8 @@ class Coverage:
 def find_handlers(connection: psycopg.Connection, services: Sequence[str] = ()) -> list[Handler]:
     """Return the handlers of these services, or of all that are enabled.
 
-    The template's are those of services that have entries and no endpoint of their own. Raises DlqctlError if there is none.
+    The template's are those of services that have entries and no endpoint of their own.
+    Raises DlqctlError if there is none.
     """
     # Every entry is read for the template's services: that of one that was delivered is in no index by service.
     rows = connection.execute(
