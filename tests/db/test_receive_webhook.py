@@ -161,6 +161,10 @@ def test_what_admits_a_request_is_not_kept_with_the_webhook(queue: Queue) -> Non
     (request,) = queue.rows("select headers, body from net.http_request_queue")
     assert {"authorization", "apikey"} < request["headers"].keys()
     # A handler that keeps what it failed on, with all the headers of our own request.
-    queue.one("select store_dlq_entry('shop', raw_body => %s, headers => %s)", request["body"], Jsonb(request["headers"]))
+    queue.one(
+        "select store_dlq_entry('shop', raw_body => %s, headers => %s)", request["body"], Jsonb(request["headers"])
+    )
     echo = queue.one("select headers from webhook_dlq where duplicate_of is not null")
-    assert echo == {name: value for name, value in request["headers"].items() if name not in ("authorization", "apikey")}
+    assert echo == {
+        name: value for name, value in request["headers"].items() if name not in ("authorization", "apikey")
+    }
