@@ -185,6 +185,6 @@ def test_a_dump_holds_secrets_unless_it_is_told_not_to(talkative: Cluster, super
     if not pg_dump.exists():
         pytest.skip("pg_dump is not installed")
     set_secret(superuser, "A", SIGNING)
-    command = [pg_dump, "--dbname", talkative.dsn()]
+    command = [str(pg_dump), "--dbname", talkative.dsn()]
     assert SIGNING in subprocess.check_output(command, text=True)
     assert SIGNING not in subprocess.check_output([*command, "--exclude-table-data=dlq.secrets"], text=True)
