@@ -135,8 +135,8 @@ class _DoorHandler(BaseHTTPRequestHandler):
         came = (self.path, *(self.headers[name] for name in ("content-type", "authorization", "apikey")))
         status, answer = "400", ""
         if not self.server.is_open:
-            status = "503"
-        elif came == wanted:
+            return  # without a word
+        if came == wanted:
             with psycopg.connect(self.server.dsn) as conn:
                 conn.execute("select set_config('request.headers', %s, true)", (headers,))
                 row = conn.execute(
@@ -278,6 +278,15 @@ def test_our_retries_are_verified_by_the_same_handler_and_its_failures_of_them_c
     assert stored(conn) == [("reprocessed", 2)]
     attempts = conn.execute("select outcome, status_code from dlq.delivery_attempts order by attempt").fetchall()
     assert attempts == [("echoed", 200), ("http_error", 401), ("delivered", 200)]
+
+    # A handler that has answered, and fails afterwards: the header names what it failed on.
+    handler.failing.touch()
+    row = conn.execute("select id::text, payload::text from webhook_dlq where duplicate_of is null").fetchone()
+    assert row is not None
+    sent = row[1].encode()
+    assert handler.post(sent, {**sign_hub(sent, SECRET), "dlq-entry": row[0]}) == 200
+    assert [status for status, _ in stored(conn)] == ["pending"], "the delivery is taken back"
+    handler.failing.unlink()
 
     done = dlqctl(box, "verify-signatures", "--include-valid")
     assert done.returncode == 0, done.stdout + done.stderr

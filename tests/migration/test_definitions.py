@@ -159,7 +159,7 @@ def test_plpgsql_check_finds_nothing(cron_database: str) -> None:
         cron_database,
         """
         create schema vault;
-        create view vault.decrypted_secrets as select null::uuid as id, null::text as name, null::text as decrypted_secret;
+        create view vault.decrypted_secrets (id, name, decrypted_secret) as select null::uuid, null::text, null::text;
         create function vault.create_secret(text, text) returns uuid language sql as 'select null::uuid';
         create function vault.update_secret(uuid, text) returns void language sql as 'select';
         """,
