@@ -51,7 +51,19 @@ def _store(box: Sandbox, service: str, **columns: str) -> None:
 def test_help_names_every_command_and_loads_nothing(box: Sandbox) -> None:
     done = _run(box, "--help")
     assert done.returncode == 0
-    for command in ("migrate", "verify-cron", "health", "process", "pause", "resume", "endpoints", "sandbox", "demo"):
+    for command in (
+        "migrate",
+        "verify-cron",
+        "health",
+        "process",
+        "pause",
+        "resume",
+        "endpoints",
+        "verify-signatures",
+        "secrets",
+        "sandbox",
+        "demo",
+    ):
         assert re.search(rf"^  {command} ", done.stdout, re.M)
     heavy = "{'psycopg', 'alembic', 'rich', 'httpx', 'pycurl'}"
     code = f"import sys, dlqctl.cli; print(sorted({heavy} & sys.modules.keys()))"
