@@ -1,10 +1,9 @@
 -- The headers that sign a body, under keys as _signing_keys() returns them. x-hub-signature-256 has room for one signature:
 -- the first key's; the receiver holds old and new. Standard Webhooks carries one of each key, over id.timestamp.body.
--- Invoker's rights and no set clause, which would cost more than the signing; only definer functions call it. In PL/pgSQL for
--- the reason that _hmac_pads() gives.
+-- In PL/pgSQL for the reason that _hmac_pads() gives.
 create or replace function dlq._sign(scheme text, keys bytea[], id text, at timestamptz, body bytea)
 returns jsonb
-language plpgsql stable
+language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_seconds text;
