@@ -183,7 +183,8 @@ def discard_stored(connection: psycopg.Connection, handlers: Sequence[Handler]) 
         """
         update public.webhook_dlq
         set status = 'discarded'
-        where status = 'pending' and service = any (%s) and payload ->> 'dlqctl' = 'probe'
+        where status = 'pending' and service = any (%s) and created_at > (select dlq._now() - interval '1 day')
+          and payload ->> 'dlqctl' = 'probe'
         """,
         ([handler.service for handler in handlers],),
     ).rowcount
