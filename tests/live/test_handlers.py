@@ -185,7 +185,7 @@ def edge_function(box: Sandbox, folder: Path) -> Iterator[Handler]:
             "HOME": str(folder),
             "DENO_SERVE_ADDRESS": f"tcp:127.0.0.1:{port}",
             "DENO_NO_UPDATE_CHECK": "1",
-            "WHATSAPP_APP_SECRET": SECRET,
+            "WHATSAPP_APP_SECRETS": f"{NEW_SECRET} {SECRET}",
             "SUPABASE_URL": f"http://127.0.0.1:{door.server_port}",
             "SUPABASE_SERVICE_ROLE_KEY": "service-key",
         }
@@ -235,6 +235,7 @@ def stored(conn: psycopg.Connection) -> list[tuple[Any, ...]]:
 def test_a_handler_of_the_page_keeps_what_it_promises(handler: Handler, conn: psycopg.Connection) -> None:
     signed = sign_hub(BODY, SECRET)
     assert handler.post(BODY, signed) == 200
+    assert handler.post(BODY, sign_hub(BODY, NEW_SECRET)) == 200, "one takes the other's place"
     assert handler.post(BODY, sign_hub(BODY, "another")) == 401
     assert handler.post(BODY + b" ", signed) == 401
     assert handler.post(BODY, {}) == 401
