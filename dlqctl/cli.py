@@ -363,6 +363,46 @@ def endpoints_test(dsn: str | None, service: str, output_format: str) -> None:
         raise DlqctlError(f"{service} did not take it", "the test entry is discarded; nothing is left to retry")
 
 
+@cli.command("verify-signatures")
+@click.argument("services", nargs=-1, metavar="[SERVICE]...")
+@click.option("--include-valid", is_flag=True, help="Send what is rightly signed, too. The handler takes it.")
+@click.option(
+    "--auth-from-env", "key_names", multiple=True, metavar="NAME",
+    help="Send this --auth-secret, from the environment variable of its name; repeatable.",
+)  # fmt: skip
+@_format
+@_database
+def verify_signatures(
+    dsn: str | None, services: tuple[str, ...], include_valid: bool, key_names: tuple[str, ...], output_format: str
+) -> None:
+    """Call handlers with what they must refuse, and tell which do. Exit 1 unless all verify.
+
+    Each enabled endpoint, or those of each SERVICE, is sent marked bodies: unsigned, wrongly signed, altered after they
+    were signed, and with standard-webhooks too old. No secret leaves the database.
+    """
+    from dlqctl import verify_signatures as module
+    from dlqctl.output import print_rows, say
+
+    keys = {name: os.environ.get(name, "") for name in key_names}
+    if not all(keys.values()):
+        raise UsageError(f"not in the environment: {', '.join(name for name in keys if not keys[name])}")
+    with _connection(dsn) as connection:
+        handlers = module.find_handlers(connection, services)
+        coverage = module.verify_signatures(connection, handlers, include_valid=include_valid, keys=keys)
+        stored = module.discard_stored(connection, handlers)
+    probes = [*module.PROBES, *([module.VALID] if include_valid else [])]
+    print_rows(
+        ("handler", "verdict", "method", *probes, "detail"),
+        [(c.service, c.verdict, c.method, *map(c.answers.get, probes), c.detail) for c in coverage],
+        output_format,
+    )
+    if stored:
+        say(f"discarded what handlers stored of it as failed webhooks: {stored}")
+    verified = sum(c.verdict == "verifies" for c in coverage)
+    say(f"{verified}/{len(coverage)} handlers verify")
+    raise SystemExit(0 if verified == len(coverage) else 1)
+
+
 @cli.group(cls=_Lines)
 def secrets() -> None:
     """What retries are signed with, and what proves that a webhook is genuine."""
@@ -388,11 +428,12 @@ def secrets_list(dsn: str | None, output_format: str) -> None:
 @_database
 def secrets_set(dsn: str | None, name: str) -> None:
     """Keep a secret as NAME. Its value is asked for, or read from stdin: never given as an argument."""
+    from dlqctl import secrets as module
     from dlqctl.output import say
 
-    value = click.prompt(name, hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.read().rstrip("\r\n")
+    value = module.ask_for(name)
     with _connection(dsn) as connection:
-        connection.execute("select dlq.set_secret(%s, %s)", (name, value))
+        module.set_secret(connection, name, value)
     say(f"set: {name}")
 
 

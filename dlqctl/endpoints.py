@@ -102,14 +102,16 @@ def _why_waiting(connection: psycopg.Connection, service: str) -> str:
     row = connection.execute(
         """
         select case
-          when r.url is null then 'no endpoint for %%s, and no template *'
-          when not r.enabled then 'the endpoint of %%s is disabled'
-          when dlq._is_paused(%(service)s) then 'the endpoint of %%s is paused'
-          else 'the endpoint of %%s has no free slot'
+          when r.url is null then format('no endpoint for %%s, and no template *', %(service)s::text)
+          else format('the endpoint of %%s ', %(service)s::text) || case
+            when not r.enabled then 'is disabled'
+            when dlq._is_paused(%(service)s) then 'is paused'
+            else coalesce('waits: ' || dlq._missing_secret(%(service)s), 'has no free slot')
+          end
         end
         from (select) as one left join lateral dlq._route(%(service)s) as r on true
         """,
         {"service": service},
     ).fetchone()
     assert row is not None
-    return str(row[0]) % service
+    return str(row[0])

@@ -55,7 +55,7 @@ comment on table public.webhook_dlq is
 $$A failed webhook: what came in, and how its retries stand.
 pending -> processing -> reprocessed, or back to pending with a later next_retry_at, or failed when the retries are
 used up. discarded: by a person, or as the echo of a retry. Insert service and a payload; the rest has defaults.$$;
-comment on column public.webhook_dlq.id is 'Sent with every attempt as webhook-id and Idempotency-Key. A version 7 uuid.';
+comment on column public.webhook_dlq.id is 'Sent with every attempt as dlq-entry and idempotency-key. A version 7 uuid.';
 comment on column public.webhook_dlq.duplicate_of is 'For an echo: the entry whose retry the handler stored again. Null otherwise.';
 comment on column public.webhook_dlq.created_at is 'When it was stored.';
 comment on column public.webhook_dlq.updated_at is 'When anything in this row last changed.';

@@ -46,6 +46,8 @@ grant execute on function
   dlq.set_secret(text, text), dlq.remove_secret(text), dlq.list_secrets(),
   dlq.schedule_jobs(), dlq.unschedule_jobs()
   to dlq_admin;
+-- What dlqctl's own questions need.
+grant execute on function dlq._route(text), dlq.sign_probes(text) to dlq_admin;
 grant execute on function
   dlq.verify_signature(bytea, jsonb, text[], text, interval), dlq.receive_webhook(text, bytea, jsonb, text, text),
   public.receive_webhook(bytea)

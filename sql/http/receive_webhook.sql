@@ -1,6 +1,6 @@
 -- dlq.receive_webhook() for PostgREST: POST /rest/v1/rpc/receive_webhook with Content-Type: application/octet-stream hands the raw
 -- bytes to a function of one unnamed bytea, and its headers in the setting request.headers. The service is named by the header
--- dlq-service, the error by dlq-error. Answers 401 where the signature is wrong.
+-- dlq-service, the error by dlq-error, the webhook's own type by dlq-content-type. Answers 401 where the signature is wrong.
 create or replace function public.receive_webhook(bytea)
 returns jsonb
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -11,8 +11,10 @@ declare
 begin
   v_answer := dlq.receive_webhook(
     v_headers ->> 'dlq-service', $1,
-    -- What admits the caller to this door is not the webhook's.
-    v_headers - '{dlq-service,dlq-error,authorization,apikey,cookie}'::text[],
+    -- The type of what is said to this door is not the webhook's.
+    v_headers - '{dlq-service,dlq-error,dlq-content-type,content-type}'::text[]
+      || case when v_headers ? 'dlq-content-type' then jsonb_build_object('content-type', v_headers -> 'dlq-content-type')
+        else '{}' end,
     v_headers ->> 'dlq-error');
   if v_answer ->> 'status' = 'invalid_signature' then
     perform set_config('response.status', '401', true);

@@ -39,6 +39,7 @@ begin
       if new.duplicate_of is not null then
         new.status := 'discarded';
         new.idempotency_key := null;
+        new.headers := dlq._without_keys(new.headers);  -- those of our own request
       end if;
     end if;
   end if;

@@ -52,7 +52,7 @@ begin
   v_id := public.store_dlq_entry(
     service => receive_webhook.service,
     raw_body => receive_webhook.raw_body,
-    headers => receive_webhook.headers,
+    headers => dlq._without_keys(receive_webhook.headers),
     error_message => receive_webhook.error_message,
     phone_number => receive_webhook.phone_number,
     idempotency_key => v_key);

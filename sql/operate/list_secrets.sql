@@ -1,4 +1,4 @@
--- The secrets that endpoints name and those that are kept here, never their values: where each is kept, and who needs it.
+-- The secrets that endpoints name and those that are kept here, never their values: whether each is there, and who needs it.
 create or replace function dlq.list_secrets()
 returns table (name text, is_there boolean, used_by text[])
 language sql stable security definer set search_path = pg_catalog, pg_temp

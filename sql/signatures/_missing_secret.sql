@@ -12,7 +12,10 @@ begin
     perform dlq._signing_keys(v_route.signing, v_route.secret_names);
   end if;
   if v_route.auth_secret is not null then
-    perform dlq._secret(v_route.auth_secret);
+    -- A line break would begin another header.
+    if dlq._secret(v_route.auth_secret) ~ '[\x01-\x1f\x7f]' then
+      return format('the secret %s cannot be sent in a header: it has a line break or the like', v_route.auth_secret);
+    end if;
   end if;
   return null;
 exception when sqlstate 'WD005' then

@@ -134,9 +134,37 @@ def test_over_postgrest_raw_bytes_come_in_and_401_goes_out(queue: Queue, conn: p
             assert row is not None
             return row[0], row[1]
 
-    signed = {"dlq-service": "shop", "dlq-error": "boom", "authorization": "Bearer key", **sign_hub(BODY, "secret")}
+    signed = {
+        "dlq-service": "shop",
+        "dlq-error": "boom",
+        "authorization": "Bearer key",
+        "content-type": "application/octet-stream",
+        **sign_hub(BODY, "secret"),
+    }
     answer, status = call(BODY, signed)
     assert (answer["status"], status or "") == ("accepted", "")
     assert queue.one("select headers from webhook_dlq") == sign_hub(BODY, "secret")
     answer, status = call(BODY + b" ", signed)
     assert (answer["error"], status) == ("invalid_signature", "401")
+    form = {**signed, **sign_hub(b"a=1", "secret"), "dlq-content-type": "application/x-www-form-urlencoded"}
+    assert call(b"a=1", form)[0]["status"] == "accepted"
+    types = "select headers ->> 'content-type' from webhook_dlq where payload is null"
+    assert queue.one(types) == "application/x-www-form-urlencoded"
+
+
+def test_what_admits_a_request_is_not_kept_with_the_webhook(queue: Queue) -> None:
+    queue.endpoint(signing=HUB, secret_names=["app"], auth="both", auth_secret="app")
+    keys = {"Authorization": "Bearer k", "apikey": "k", "Cookie": "k", "Proxy-Authorization": "k"}
+    receive(queue, BODY, {**sign_hub(BODY, "secret"), **keys, "x-own": "1"})
+    assert queue.one("select headers from webhook_dlq") == {**sign_hub(BODY, "secret"), "x-own": "1"}
+    queue.send(queue.store(payload={"n": 2}))
+    (request,) = queue.rows("select headers, body from net.http_request_queue")
+    assert {"authorization", "apikey"} < request["headers"].keys()
+    # A handler that keeps what it failed on, with all the headers of our own request.
+    queue.one(
+        "select store_dlq_entry('shop', raw_body => %s, headers => %s)", request["body"], Jsonb(request["headers"])
+    )
+    echo = queue.one("select headers from webhook_dlq where duplicate_of is not null")
+    assert echo == {
+        name: value for name, value in request["headers"].items() if name not in ("authorization", "apikey")
+    }

@@ -185,6 +185,15 @@ def test_while_a_secret_is_missing_entries_wait_and_use_up_nothing(queue: Queue)
     assert queue.one(status, waiting) == "processing01"
 
 
+def test_a_key_that_would_begin_another_header_is_not_sent(queue: Queue) -> None:
+    queue.one("select dlq.set_secret('key', %s)", "k\r\nx-forged: 1")
+    queue.endpoint(auth="bearer", auth_secret="key")
+    queue.store()
+    queue.make_due()
+    assert queue.dispatch() == 0
+    assert "line break" in queue.one("select detail from dlq.health where name = 'secrets'")
+
+
 @pytest.mark.parametrize("body", [b'{"b": 1,\t"a":1e3}', b"a=1&b=\xff", b""])
 def test_a_raw_body_goes_out_as_it_came_with_its_own_signature(queue: Queue, body: bytes) -> None:
     queue.endpoint(body="raw", headers=Jsonb({"X-Own": "1"}))

@@ -51,7 +51,8 @@ def _store(box: Sandbox, service: str, **columns: str) -> None:
 def test_help_names_every_command_and_loads_nothing(box: Sandbox) -> None:
     done = _run(box, "--help")
     assert done.returncode == 0
-    for command in ("migrate", "verify-cron", "health", "process", "pause", "resume", "endpoints", "sandbox", "demo"):
+    commands = "migrate verify-cron health process pause resume endpoints verify-signatures secrets sandbox demo"
+    for command in commands.split():
         assert re.search(rf"^  {command} ", done.stdout, re.M)
     heavy = "{'psycopg', 'alembic', 'rich', 'httpx', 'pycurl'}"
     code = f"import sys, dlqctl.cli; print(sorted({heavy} & sys.modules.keys()))"
@@ -121,6 +122,21 @@ def test_a_test_of_a_paused_endpoint_says_so(box: Sandbox, receiver: Receiver) -
     done = _run(box, "endpoints", "test", "shop")
     assert done.returncode == 1
     assert "paused" in done.stderr
+
+
+def test_a_test_of_an_endpoint_without_its_secret_says_so_also_to_no_more_than_an_admin(
+    box: Sandbox, receiver: Receiver
+) -> None:
+    _run(
+        box, "endpoints", "set", "shop", receiver.url("shop"), "--allow-http", "--auth", "bearer", "--auth-secret", "K"
+    )
+    with psycopg.connect(box.dsn, autocommit=True) as conn:
+        conn.execute("create role only_admin login in role dlq_admin")
+    done = _run(box, "--dsn", box.cluster.dsn(user="only_admin"), "endpoints", "test", "shop")
+    with psycopg.connect(box.dsn, autocommit=True) as conn:
+        conn.execute("drop role only_admin")
+    assert done.returncode == 1
+    assert "there is no secret K" in done.stderr
 
 
 def test_pause_and_resume(box: Sandbox) -> None:
