@@ -278,7 +278,7 @@ def _declare_production(raw: psycopg.Connection) -> list[str]:
         for table in _CARRIED_ALONG if preflight.has_our_net(raw) else _CARRIED_ALONG[:1]:
             rows = raw.execute(f"delete from {table}".encode()).rowcount
             if rows:
-                changed.append(f"{rows} rows of {table} that were carried along, deleted")
+                changed.append(f"{table}: {rows} carried along, deleted")
     raw.execute(definitions.AS_CALLER.encode())
     return changed
 

@@ -189,7 +189,7 @@ def require_session(conn: psycopg.Connection, dsn: str) -> None:
             timer = threading.Timer(POOLER_SECONDS, _cut, (other.fileno(),))
             timer.start()
             try:
-                is_lent = mine in (_backend(other), None) or _backend(conn) != mine
+                is_lent = _backend(other) == mine or _backend(conn) != mine
             finally:
                 timer.cancel()
     except (psycopg.Error, CannotConnect):

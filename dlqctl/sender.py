@@ -90,9 +90,9 @@ def retire(raw: psycopg.Connection, sender: Sender) -> list[str]:
         ) from error
     done = ["schema net of the net-worker, dropped" if sender == "net-worker" else "extension pg_net, dropped"]
     if collected:
-        done.append(f"{collected} answers collected before")
+        done.append(f"answers collected before: {collected}")
     if others:
-        done.append(f"{others} requests of others dropped unsent")
+        done.append(f"requests of others, dropped unsent: {others}")
     return done
 
 
@@ -101,7 +101,7 @@ def give_back(raw: psycopg.Connection) -> list[str]:
     raw.execute(definitions.AS_OWNER.encode())
     unanswered = _number(raw, _REQUEUE)
     raw.execute(definitions.AS_CALLER.encode())
-    return [f"{unanswered} entries given back unanswered: they are sent again"] if unanswered else []
+    return [f"entries given back unanswered, to be sent again: {unanswered}"] if unanswered else []
 
 
 def _number(raw: psycopg.Connection, query: LiteralString) -> int:

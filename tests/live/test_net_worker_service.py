@@ -181,9 +181,9 @@ def test_on_a_copy_nothing_is_claimed_until_it_is_production(
     report = migrate(net_database, cron=False, this_is_production=True)
     assert report.changed == [
         "this database is production now",
-        "1 rows of dlq.in_flight that were carried along, deleted",
-        "4 rows of net.http_request_queue that were carried along, deleted",
-        "1 rows of net._http_response that were carried along, deleted",
+        "dlq.in_flight: 1 carried along, deleted",
+        "net.http_request_queue: 4 carried along, deleted",
+        "net._http_response: 1 carried along, deleted",
     ]
     db.execute("call dlq.run_cycle()")
     assert outcomes(db) == ["unanswered", "delivered"]
@@ -231,7 +231,7 @@ def test_a_restored_dump_calls_nobody_and_then_sends_what_was_under_way_once(
 
         assert migrate(copy, cron=False, this_is_production=True).changed == [
             "this database is production now",
-            "1 rows of net.http_request_queue that were carried along, deleted",
+            "net.http_request_queue: 1 carried along, deleted",
         ]
         conn.execute("call dlq.run_cycle()")
         assert scalar(conn, "select array_agg(status order by status) from webhook_dlq") == ["pending", "reprocessed"]

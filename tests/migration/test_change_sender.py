@@ -190,7 +190,7 @@ def test_what_is_under_way_is_answered_first_and_nobody_waits_meanwhile(
         assert place.senders() == THEIRS
         assert (report.sender, report.changed) == (
             "pg_net",
-            ["schema net of the net-worker, dropped", f"{count} answers collected before", "extension pg_net"],
+            ["schema net of the net-worker, dropped", f"answers collected before: {count}", "extension pg_net"],
         )
         # The echo says that its first delivery was none.
         assert statuses(conn) == {"reprocessed": count - 1, "pending": 2, "discarded": 1}
@@ -228,13 +228,13 @@ def test_what_nobody_will_answer_is_not_waited_for_and_given_back(place: Place) 
 
     done = run("--dsn", place.dsn, *CHANGE)
 
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < dlqctl.sender.PATIENCE_SECONDS / 2
     assert done.code == 0, done
     assert done.out.splitlines() == [
         "schema net of the net-worker, dropped",
-        "1 requests of others dropped unsent",
+        "requests of others, dropped unsent: 1",
         "extension pg_net",
-        "3 entries given back unanswered: they are sent again",
+        "entries given back unanswered, to be sent again: 3",
     ]
     with psycopg.connect(place.as_superuser) as conn:
         assert statuses(conn) == {"pending": 3}
@@ -249,7 +249,7 @@ def test_the_wait_has_an_end(place: Place, worker: Worker, receiver: Receiver, m
 
     report = migrate(place.dsn, cron=False, change_sender=True)
 
-    assert "2 entries given back unanswered: they are sent again" in report.changed
+    assert "entries given back unanswered, to be sent again: 2" in report.changed
 
 
 THEIR_THINGS = pytest.mark.parametrize(
@@ -306,8 +306,8 @@ def test_when_pg_net_has_gone_the_net_worker_takes_over_and_what_was_answered_co
     done = run("--dsn", place.dsn, *BACK)
 
     assert done.code == 0, done
-    assert done.out.splitlines()[:2] == ["extension pg_net, dropped", "1 answers collected before"]
-    assert done.out.splitlines()[-1] == "4 entries given back unanswered: they are sent again"
+    assert done.out.splitlines()[:2] == ["extension pg_net, dropped", "answers collected before: 1"]
+    assert done.out.splitlines()[-1] == "entries given back unanswered, to be sent again: 4"
     assert place.senders() == OURS
     assert dump(place.as_superuser) == as_it_was
     until(lambda: worker.count("connected again"))
