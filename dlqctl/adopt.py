@@ -20,20 +20,8 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 from dlqctl import adopt_sql, preflight
-from dlqctl.adopt_plan import (
-    LOG,
-    QUEUE,
-    Options,
-    Plan,
-    Reading,
-    Table,
-    describe,
-    ident,
-    literal,
-    make_plan,
-    read_columns,
-    read_table,
-)
+from dlqctl.adopt_columns import LOG, QUEUE, Options, Reading, Table, ident, literal, read_columns
+from dlqctl.adopt_plan import Plan, describe, make_plan, read_table
 from dlqctl.connection import connect, resolve_dsn
 from dlqctl.definitions import OWNER
 from dlqctl.errors import DlqctlError

@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from dlqctl.adopt_plan import (
+from dlqctl.adopt_columns import (
     LOG,
     QUEUE,
     STATUSES,
     Options,
-    Plan,
     Reading,
     Table,
     ident,
@@ -20,11 +19,11 @@ from dlqctl.adopt_plan import (
     literal,
     our_status,
     read_as,
-    speaks_otherwise,
     status_words,
     translated,
     values,
 )
+from dlqctl.adopt_plan import Plan, speaks_otherwise
 from dlqctl.bundle import SQL
 
 DIALECT = "webhook_dlq_dialect"

@@ -176,7 +176,7 @@ def adopt(
     The old tables are renamed and stay until --drop-old. Exit 1 if any row could not be copied.
     """
     from dlqctl.adopt import main as run
-    from dlqctl.adopt_plan import Options
+    from dlqctl.adopt_columns import Options
 
     options = Options(**read, grants=not no_grants)
     code = run(dsn, options, check=check, yes=yes, drop=drop_old, cron=not no_cron, net_worker=net_worker)

@@ -22,7 +22,7 @@ from psycopg.conninfo import make_conninfo
 import dlqctl.migrate
 from dlqctl import adopt as module
 from dlqctl import definitions
-from dlqctl.adopt_plan import Options
+from dlqctl.adopt_columns import Options
 from dlqctl.bundle import ROOT
 from dlqctl.cluster import Cluster
 from dlqctl.errors import DlqctlError
