@@ -226,12 +226,13 @@ def _check_rights(connection: psycopg.Connection, *, cron: bool, net_worker: boo
     missing = connection.execute(definitions.missing_roles().encode()).fetchall()
     if not all(may_run for _, may_run in missing):  # each needs those before it, so one person runs them all
         missing = [(statement, False) for statement, _ in missing]
-    if look_at(connection, "pg_net").installed:
+    if look_at(connection, "pg_net").installed and has_pg_net(connection):
         missing += connection.execute(definitions.missing_pg_net_grants().encode()).fetchall()
     missing += connection.execute(
         """
         select %(create_net)s, has_database_privilege(current_database(), 'create')
-        where %(net_worker)s and to_regnamespace('net') is null
+        where %(net_worker)s
+          and (to_regnamespace('net') is null or exists (select from pg_extension where extname = 'pg_net'))
         union all
         select format('grant usage on schema cron to %%I', current_user),
           has_schema_privilege(n.oid, 'usage with grant option')
@@ -262,7 +263,7 @@ def _may_create_extension(connection: psycopg.Connection, name: str) -> bool:
             connection.execute(f"create extension {name}".encode())
     except psycopg.errors.InsufficientPrivilege:
         return False
-    except psycopg.ProgrammingError:  # our own schema net stands there, and goes before
+    except psycopg.DatabaseError:  # our own schema net stands there, and goes before
         return True
     return True
 
