@@ -1,13 +1,15 @@
 -- Takes every right on what dlq_owner owns in these schemas, and on those of them that it owns, from PUBLIC, from our own
--- roles and from Supabase's service_role; the grants that follow give again what is meant. What somebody has granted to
+-- roles and from those of Supabase's API; the grants that follow give again what is meant. What somebody has granted to
 -- roles of their own stays, and so do their own objects.
 create or replace function dlq._revoke_everything(schemas regnamespace[])
 returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
-  c_from constant text := 'from public, dlq_admin, dlq_reader, dlq_writer, dlq_net_worker'
-    || case when to_regrole('service_role') is null then '' else ', service_role' end;
+  c_from constant text := (
+    select 'from public, ' || string_agg(r.rolname::text, ', ')
+    from pg_roles as r
+    where r.rolname in ('dlq_admin', 'dlq_reader', 'dlq_writer', 'dlq_net_worker', 'anon', 'authenticated', 'service_role'));
   v_schema regnamespace;
   v_relation regclass;
   v_routine regprocedure;
@@ -33,4 +35,4 @@ end
 $$;
 
 comment on function dlq._revoke_everything(regnamespace[]) is
-'Takes every right on what dlq_owner owns in these schemas from PUBLIC, our own roles and service_role.';
+'Takes every right on what dlq_owner owns in these schemas from PUBLIC, our own roles and those of Supabase''s API.';

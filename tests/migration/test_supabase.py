@@ -81,7 +81,10 @@ def test_the_emulation_is_as_strict_as_supabase(project: Cluster) -> None:
 def test_all_of_it_works_for_a_postgres_that_is_no_superuser(project: Cluster, receiver: Receiver) -> None:
     dsn = project.dsn()
     with net_worker(dsn):
-        assert run("--dsn", dsn, "endpoints", "set", "shop", receiver.url("shop"), "--allow-http").code == 0
+        assert (
+            run("--dsn", dsn, "endpoints", "set", "shop", receiver.url("shop"), "--allow-http", "--allow-private").code
+            == 0
+        )
         assert run("--dsn", dsn, "endpoints", "test", "shop").code == 0
         do(dsn, "insert into webhook_dlq (service, payload, next_retry_at) values ('shop', '{\"n\": 1}', now())")
         assert run("--dsn", dsn, "process").code == 0
@@ -292,7 +295,7 @@ def test_every_command_of_the_page_works(
                 words += ["--net-worker"] if project.has_pg_cron else ["--net-worker", "--no-cron"]
             if words[:2] == ["endpoints", "set"]:
                 words[3] = receiver.url("{service}")
-                words.append("--allow-http")
+                words += ["--allow-http", "--allow-private"]
             if words[0] != "verify-cron" or project.has_pg_cron:
                 done = run("--dsn", project.dsn(), *words)
                 assert done.code == 0, (words, done)
@@ -315,7 +318,12 @@ def test_the_real_pg_net_sends_for_it_however_it_was_installed(receiver: Receive
             for path in export_supabase(tmp_path / install, cron=cron):
                 do(dsn, path.read_text())
             assert migrate(dsn, cron=cron, check=True).changed == []
-            assert run("--dsn", dsn, "endpoints", "set", "shop", receiver.url("shop"), "--allow-http").code == 0
+            assert (
+                run(
+                    "--dsn", dsn, "endpoints", "set", "shop", receiver.url("shop"), "--allow-http", "--allow-private"
+                ).code
+                == 0
+            )
             assert run("--dsn", dsn, "endpoints", "test", "shop").code == 0
     assert len(receiver.requests) == 2
 
