@@ -382,8 +382,8 @@ GRANTED_TO_OTHERS = """
     ) as o
       cross join lateral aclexplode(o.acl) as a
       join pg_roles as r on r.oid = a.grantee
-    where r.rolname not in ('dlq_owner', 'dlq_admin', 'dlq_reader', 'dlq_writer', 'dlq_net_worker', 'anon', 'authenticated',
-      'service_role')
+    where r.rolname not in ('dlq_owner', 'dlq_admin', 'dlq_reader', 'dlq_writer', 'dlq_net_worker',
+      'anon', 'authenticated', 'service_role')
 """
 
 

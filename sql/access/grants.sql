@@ -13,7 +13,10 @@ grant select
   (id, service, status, retry_count, attempt_count, unanswered_count, created_at, next_retry_at, last_retry_at,
    settled_at, updated_at, duplicate_of, correlation_id)
   on public.webhook_dlq to dlq_reader;
-grant select on public.dlq_processing_log, dlq.in_flight, dlq.endpoint_state, dlq.settings to dlq_reader;
+grant select on public.dlq_processing_log, dlq.endpoint_state, dlq.settings to dlq_reader;
+grant select  -- without the digest: it would tell whether a payload is the one that somebody guesses
+  (entry_id, request_id, dispatched_at, missing_since, net_oid, attempt, timeout_ms, echoed, service)
+  on dlq.in_flight to dlq_reader;
 grant select
   (entry_id, dispatched_at, settled_at, request_id, attempt, status_code, outcome, service)
   on dlq.delivery_attempts to dlq_reader;

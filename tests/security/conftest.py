@@ -54,10 +54,7 @@ class House:
         api = role in ("anon", "authenticated", "service_role")
         user = "authenticator" if api else ADMIN
         with psycopg.connect(self.cluster.dsn(user=user)) as conn:
-            if role in ("stranger", "postgres"):
-                conn.execute(f"set session authorization {role}".encode())
-            else:
-                conn.execute(f"set role {role}".encode())
+            conn.execute(f"set {'role' if api else 'session authorization'} {role}".encode())
             if claims is not None:
                 conn.execute("select set_config('request.jwt.claims', %s, true)", (json.dumps(claims),))
             yield conn
@@ -66,7 +63,7 @@ class House:
 
 @pytest.fixture(scope="session")
 def house() -> Iterator[House]:
-    """Such a server, with an entry that has everything, in flight; an endpoint with a secret; and a stranger who may log in."""
+    """Such a server, with an entry that has everything and is in flight, an endpoint with a secret, and a stranger."""
     with supabase_like() as cluster:
         migrate(cluster.dsn(), cron=False, net_worker=True)
         do(cluster.dsn(user=ADMIN), "create role stranger login", "grant create on schema public to stranger")
@@ -80,7 +77,8 @@ def house() -> Iterator[House]:
                 """
                 insert into webhook_dlq
                   (service, payload, raw_body, phone_number, error_message, headers, idempotency_key, next_retry_at)
-                values ('shop', %s, 'PAYLOAD-OF-ANOTHER', '+31612345678', 'TEXT-OF-ANOTHER', %s, 'KEY-OF-ANOTHER', now())
+                values
+                  ('shop', %s, 'PAYLOAD-OF-ANOTHER', '+31612345678', 'TEXT-OF-ANOTHER', %s, 'KEY-OF-ANOTHER', now())
                 """,
                 (Jsonb({"secret": "PAYLOAD-OF-ANOTHER"}), Jsonb({"x-a": "HEADER-OF-ANOTHER"})),
             )
@@ -89,7 +87,8 @@ def house() -> Iterator[House]:
                 """
                 insert into dlq.delivery_attempts
                   (entry_id, dispatched_at, settled_at, attempt, outcome, service, error, reply)
-                select id, now(), now(), 0, 'http_error', 'shop', 'TEXT-OF-ANOTHER', 'PAYLOAD-OF-ANOTHER' from webhook_dlq
+                select id, now(), now(), 0, 'http_error', 'shop', 'TEXT-OF-ANOTHER', 'PAYLOAD-OF-ANOTHER'
+                from webhook_dlq
                 """
             )
         do(cluster.dsn(user=ADMIN), "analyze")
