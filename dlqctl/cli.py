@@ -503,9 +503,11 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
     except Exception as error:
+        from dlqctl.output import say
+
         explained = _explain(error)
         if debug or explained is None:
             raise
         hint = f" -> {explained.hint}" if explained.hint else ""
-        click.echo(f"dlqctl: {explained.message.rstrip('.')}{hint}", err=True)
+        say(f"dlqctl: {explained.message.rstrip('.')}{hint}")
         raise SystemExit(explained.exit_code) from None
