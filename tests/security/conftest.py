@@ -19,8 +19,8 @@ from tests.db.conftest import queue as queue  # the same queue
 from tests.migration.migrating import do
 from tests.supabase import ADMIN, supabase_like
 
-CLAIM = {"role": "authenticated", "sub": "7f9c", "app_metadata": {"dlq_admin": True}}
-NO_CLAIM = {
+CLAIM: dict[str, Any] = {"role": "authenticated", "sub": "7f9c", "app_metadata": {"dlq_admin": True}}
+NO_CLAIM: dict[str, Any] = {
     "role": "authenticated",
     "sub": "7f9c",
     "app_metadata": {"dlq_admin": False},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
@@ -10,9 +12,7 @@ from tests.security.conftest import CLAIM, NO_CLAIM, SECRETS, House
 from tests.security.test_shadowing import calls
 
 
-def overheard(
-    house: House, role: str, statements: list[str], claims: dict[str, object] | None = None
-) -> tuple[str, int]:
+def overheard(house: House, role: str, statements: list[str], claims: dict[str, Any] | None = None) -> tuple[str, int]:
     """All that a role gets to see of statements, rows, notices and errors with every field; and how many worked."""
     said: list[str] = []
     worked = 0

@@ -28,7 +28,7 @@ PUBLIC = """
 """.split()  # noqa: SIM905
 
 
-def refused(queue: Queue, url: str, service: str = "shop") -> psycopg.Diagnostic | None:
+def refused(queue: Queue, url: str, service: str = "shop") -> psycopg.errors.Diagnostic | None:
     """Why an endpoint is not taken, or None if it is."""
     try:
         queue.endpoint(service, url)
