@@ -6,10 +6,10 @@ returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
-  c_from constant text := (
-    select 'from public, ' || string_agg(r.rolname::text, ', ')
-    from pg_roles as r
-    where r.rolname in ('dlq_admin', 'dlq_reader', 'dlq_writer', 'dlq_net_worker', 'anon', 'authenticated', 'service_role'));
+  c_from constant text := 'from public, dlq_admin, dlq_reader, dlq_writer, dlq_net_worker'
+    || case when to_regrole('anon') is null then '' else ', anon' end
+    || case when to_regrole('authenticated') is null then '' else ', authenticated' end
+    || case when to_regrole('service_role') is null then '' else ', service_role' end;
   v_schema regnamespace;
   v_relation regclass;
   v_routine regprocedure;

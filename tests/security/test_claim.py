@@ -38,8 +38,8 @@ NOT_THE_CLAIM: list[Any] = [
 @pytest.mark.parametrize("claims", NOT_THE_CLAIM, ids=json.dumps)
 def test_nothing_but_the_claim_admits(house: House, claims: Any) -> None:
     with house.as_("authenticated", claims) as conn:
-        for seen in ("select from webhook_dlq", "select from dlq_processing_log", "update webhook_dlq set status = 'failed'",
-                     "delete from webhook_dlq"):  # fmt: skip
+        for seen in ("select from webhook_dlq", "select from dlq_processing_log", "delete from webhook_dlq",
+                     "update webhook_dlq set status = 'failed'"):  # fmt: skip
             assert conn.execute(seen.encode()).rowcount == 0, seen
         for refused in ("select administer_dlq('health')", "select administer_dlq('process')",
                         "insert into webhook_dlq (service, payload) values ('shop', '{}')"):  # fmt: skip
@@ -110,17 +110,14 @@ def test_a_function_of_the_users_may_still_process_and_store(house: House) -> No
 def test_migrate_finds_and_mends_what_somebody_changed(house: House) -> None:
     """And each of them by itself: the policies differ one by one, the grants as a whole."""
     dsn = house.cluster.dsn()
-    policies = [
-        "policy claimants_do_everything on public.webhook_dlq",
-        "policy claimants_read on public.dlq_processing_log",
-    ]
+    all_of = "policy claimants_do_everything on public.webhook_dlq"
+    read = "policy claimants_read on public.dlq_processing_log"
+    alter = "alter policy claimants_do_everything on webhook_dlq"
     for damage, found in (
-        (("alter policy claimants_do_everything on webhook_dlq using (true)", "drop policy claimants_read on dlq_processing_log"),
-         policies),
-        (("alter policy claimants_do_everything on webhook_dlq to public", "grant select on dlq.endpoints to authenticated"),
-         ["grants", policies[0]]),
+        ((f"{alter} using (true)", "drop policy claimants_read on dlq_processing_log"), [all_of, read]),
+        ((f"{alter} to public", "grant select on dlq.endpoints to authenticated"), ["grants", all_of]),
         (("grant execute on function dlq_health() to anon",), ["grants"]),
-    ):  # fmt: skip
+    ):
         do(house.superuser, *damage)
         assert migrate(dsn, cron=False).changed == found
     assert migrate(dsn, cron=False, check=True).changed == []
