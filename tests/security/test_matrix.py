@@ -220,6 +220,20 @@ def test_who_tries_gets_as_far_as_the_table_says(house: House, objects: list[tup
     assert wrong == []
 
 
+def test_every_statement_of_the_page_works(house: House) -> None:
+    grants, revokes = re.findall(r"^```sql\n(.*?)^```$", _PAGE.read_text(), re.M | re.S)
+    with psycopg.connect(house.superuser) as conn:
+        conn.execute("create role grafana; create role handlers; create role oncall")
+        conn.execute(grants.encode())
+        assert _one(conn, "select has_table_privilege('oncall', 'webhook_dlq', 'update')")
+        conn.execute(
+            "grant all on all tables in schema net to public; grant all on all sequences in schema net to public"
+        )
+        conn.execute(revokes.encode())
+        assert not _one(conn, "select has_table_privilege('grafana', 'net.http_request_queue', 'select')")
+        conn.rollback()
+
+
 def test_the_seed_is_there_to_be_seen(house: House) -> None:
     """Else nothing above would show anything."""
     with psycopg.connect(house.superuser) as conn:
