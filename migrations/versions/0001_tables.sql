@@ -179,7 +179,7 @@ create table dlq.endpoints (
   allow_private boolean not null default false,
   service text not null,
   url text not null,
-  host text not null generated always as (lower(rtrim(substring(url from '^https?://(\[[^]]*\]|[^:/?]*)'), '.'))) stored,
+  host text generated always as (lower(rtrim(substring(url from '^https?://(\[[^]]*\]|[^:/?]*)'), '.'))) stored,
   signing text,
   auth text,
   auth_secret text,

@@ -53,6 +53,13 @@ def test_who_is_refused_is_told_why_and_what_to_say(queue: Queue) -> None:
     assert "allow_private => true" in str(said.message_hint)
 
 
+def test_what_is_no_url_at_all_is_not_taken_for_a_private_one(queue: Queue) -> None:
+    for url in ("gopher://handler.example/", "handler.example", "https://user@handler.example/", ""):
+        said = refused(queue, url)
+        assert said is not None
+        assert "allow_private" not in str(said.message_hint), url
+
+
 def test_public_hosts_are_taken_and_others_where_somebody_says_so(queue: Queue) -> None:
     for host in PUBLIC:
         queue.endpoint(url=f"https://{host}:8443/hook")
