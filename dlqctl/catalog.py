@@ -69,12 +69,17 @@ def lay_down_on_tables(connection: psycopg.Connection, *, apply: bool = True) ->
         *(
             OnTable(str(d), d.table, _LOCKS[d.kind], d.create_sql)
             for d in defined
-            if d.table and differs(connection, d)
+            if d.table and _has_its_role(connection, d) and differs(connection, d)
         ),
     ]
     for step in sorted(steps, key=lambda step: step.table == "public.webhook_dlq") if apply else ():
         connection.execute(step.statements.encode())
     return steps
+
+
+def _has_its_role(connection: psycopg.Connection, definition: Definition) -> bool:
+    role = definition.needs_role
+    return role is None or connection.execute("select where to_regrole(%s) is not null", (role,)).rowcount > 0
 
 
 def drop_what_is_not_defined(connection: psycopg.Connection, *, apply: bool = True) -> list[str]:
@@ -377,7 +382,8 @@ GRANTED_TO_OTHERS = """
     ) as o
       cross join lateral aclexplode(o.acl) as a
       join pg_roles as r on r.oid = a.grantee
-    where r.rolname not in ('dlq_owner', 'dlq_admin', 'dlq_reader', 'dlq_writer', 'dlq_net_worker', 'service_role')
+    where r.rolname not in ('dlq_owner', 'dlq_admin', 'dlq_reader', 'dlq_writer', 'dlq_net_worker',
+      'anon', 'authenticated', 'service_role')
 """
 
 

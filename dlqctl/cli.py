@@ -266,6 +266,11 @@ def endpoints_list(dsn: str | None, output_format: str) -> None:
 @click.argument("service")
 @click.argument("url")
 @click.option("--allow-http/--https-only", default=None, help="Whether the URL may be http: in the clear.")
+@click.option(
+    "--allow-private/--public-only",
+    default=None,
+    help="Whether the URL's host may be loopback, private or link-local.",
+)
 @click.option("--timeout", "timeout_ms", type=int, metavar="MS", help="1 to 30000; 5000 unless set.")
 @click.option("--max-in-flight", type=int, metavar="N", help="Requests under way at once; 20 unless set.")
 @click.option(
@@ -302,7 +307,8 @@ def endpoints_set(
         connection.execute(
             """
             select dlq.set_endpoint(
-              service => %(service)s, url => %(url)s, allow_http => %(allow_http)s, timeout_ms => %(timeout_ms)s,
+              service => %(service)s, url => %(url)s, allow_http => %(allow_http)s,
+              allow_private => %(allow_private)s, timeout_ms => %(timeout_ms)s,
               max_in_flight => %(max_in_flight)s, headers => %(headers)s,
               retry_schedule => string_to_array(%(retry_schedule)s, ',')::interval[], enabled => %(enabled)s,
               signing => %(signing)s, secret_names => %(secret_names)s, auth => %(auth)s,
@@ -590,9 +596,11 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
     except Exception as error:
+        from dlqctl.output import say
+
         explained = _explain(error)
         if debug or explained is None:
             raise
         hint = f" -> {explained.hint}" if explained.hint else ""
-        click.echo(f"dlqctl: {explained.message.rstrip('.')}{hint}", err=True)
+        say(f"dlqctl: {explained.message.rstrip('.')}{hint}")
         raise SystemExit(explained.exit_code) from None

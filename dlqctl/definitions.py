@@ -54,9 +54,25 @@ class Definition:
     @property
     def create_sql(self) -> str:
         """The statements that lay it down, whether or not there is one already."""
-        if self.kind == "policy":
-            return f"drop policy if exists {self.name} on {self.table};\n{self.sql}"
-        return self.sql
+        if self.kind != "policy":
+            return self.sql
+        statements = f"drop policy if exists {self.name} on {self.table};\n{self.sql}"
+        if self.needs_role is None:
+            return statements
+        return f"""\
+do $policy$
+begin
+  if to_regrole('{self.needs_role}') is not null then
+{indent(statements.strip(), "    ")}
+  end if;
+end
+$policy$;
+"""
+
+    @property
+    def needs_role(self) -> str | None:
+        """The role that a policy is for and that is not on every server; nothing is laid down without it."""
+        return "authenticated" if self.kind == "policy" and " to authenticated" in self.sql else None
 
     @property
     def shadow_table(self) -> str | None:
@@ -136,8 +152,9 @@ def missing_roles() -> str:
 
 
 def grants() -> str:
-    """Who may do what; on Supabase service_role, last, what dlq_admin may."""
-    return "".join((SQL / "access" / name).read_text() for name in ("grants.sql", "service_role.sql"))
+    """Who may do what; on Supabase also those of its API, of whom service_role, last, may what dlq_admin may."""
+    names = ("grants.sql", "authenticated.sql", "service_role.sql")
+    return "".join((SQL / "access" / name).read_text() for name in names)
 
 
 def pg_net_grants() -> str:

@@ -153,8 +153,8 @@ def _store(conn: psycopg.Connection, dsn: str, receiver: Receiver) -> None:
             receiver.behave(service.name, service.handler(dsn))
         url = receiver.url(service.name) if service.handler else receiver.down(service.name)
         conn.execute(
-            "select dlq.set_endpoint(service => %s, url => %s, allow_http => true, timeout_ms => 3000,"
-            " max_in_flight => %s, retry_schedule => %s::interval[])",
+            "select dlq.set_endpoint(service => %s, url => %s, allow_http => true, allow_private => true,"
+            " timeout_ms => 3000, max_in_flight => %s, retry_schedule => %s::interval[])",
             (service.name, url, service.at_once, service.waits),
         )
     conn.cursor().executemany(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -18,12 +19,21 @@ from typing import Any
 
 import click
 
+# What ends a line, moves the cursor, or turns text round: escaped, wherever people read it. A reason or a reply is
+# somebody else's text.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
 def say(words: str) -> None:
     """Say something to the person, on stderr."""
-    click.echo(words, err=True)
+    click.echo(printable(words), err=True)
+
+
+def printable(text: str) -> str:
+    """Text on one line, with what is not to be printed escaped as in Python."""
+    return _UNPRINTABLE.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], output_format: str) -> None:
@@ -45,10 +55,10 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], output_for
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(_text(value)) for value in row))
+            table.add_row(*(Text(printable(_text(value))) for value in row))
         Console(highlight=False).print(table)
     else:
-        cells = [list(columns), *([_text(value) for value in row] for row in rows)]
+        cells = [list(columns), *([printable(_text(value)) for value in row] for row in rows)]
         widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
         for row in cells:
             click.echo("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
@@ -69,7 +79,7 @@ def print_checks(rows: Iterable[Sequence[Any]], output_format: str) -> None:
             ("-> " if first else "   ") + line
             for first, line in _first(_wrap(remediation, width - indent - 3) if remediation else [])
         ]
-        click.echo(f"{shown}{name:<{indent - 9}}{lines[0]}")
+        click.echo(f"{shown}{printable(name):<{indent - 9}}{lines[0]}")
         for line in lines[1:]:
             click.echo(" " * indent + line)
 
@@ -80,7 +90,9 @@ def _first(lines: list[str]) -> list[tuple[bool, str]]:
 
 def _wrap(text: str, width: int) -> list[str]:
     """Wrap at blanks only: what is to be typed must survive being copied."""
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+    return textwrap.wrap(
+        printable(re.sub(r"[\t\r\n]+", " ", text)), width, break_long_words=False, break_on_hyphens=False
+    ) or [""]
 
 
 def _text(value: Any) -> str:

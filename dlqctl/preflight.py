@@ -112,7 +112,8 @@ def _check_names(connection: psycopg.Connection, adopting: bool) -> None:
           select 'pg_proc'::regclass, p.oid, p.proowner
           from pg_proc as p
           where p.pronamespace = 'public'::regnamespace
-            and p.proname in ('process_dlq_entries', 'store_dlq_entry', 'dlq_health', 'receive_webhook')
+            and p.proname in ('process_dlq_entries', 'store_dlq_entry', 'dlq_health', 'receive_webhook',
+              'administer_dlq')
         ) as o
           cross join lateral pg_identify_object(o.class, o.oid, 0) as i
         where pg_get_userbyid(o.owner) <> %s

@@ -176,8 +176,10 @@ create table dlq.endpoints (
   max_in_flight integer not null default 20,
   enabled boolean not null default true,
   allow_http boolean not null default false,
+  allow_private boolean not null default false,
   service text not null,
   url text not null,
+  host text generated always as (lower(rtrim(substring(url from '^https?://(\[[^]]*\]|[^:/?]*)'), '.'))) stored,
   signing text,
   auth text,
   auth_secret text,
@@ -192,6 +194,17 @@ create table dlq.endpoints (
     url ~ '^https?://([a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?$'
     or service = '*' and url ~ '^https?://([a-zA-Z0-9._{}-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?$'),
   constraint https_unless_allowed check (allow_http or url like 'https://%'),
+  -- In order: an IPv6 address that is not global unicast, or that stands for an IPv4 address (6to4, Teredo); whatever a
+  -- resolver reads as an IPv4 address (2130706433, 0x7f.1, 127.1, 0177.0.0.1), unless it is four plain numbers and public;
+  -- a name without a dot, a reserved one, or one whose end is for whoever names a service to choose.
+  constraint public_unless_allowed check (allow_private or case
+    when host like '[%' then host ~ '^\[[23][0-9a-f]{3}:' and host !~ '^\[(2002|2001:0{0,4}):'
+    when host ~ '(^|\.)([0-9]+|0x[0-9a-f]*)$' then
+      case when host ~ '^(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(\.(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])){3}$' then
+        not host::inet <<= any ('{0.0.0.0/8,10.0.0.0/8,100.64.0.0/10,127.0.0.0/8,169.254.0.0/16,172.16.0.0/12,192.0.0.0/24,192.168.0.0/16,198.18.0.0/15,224.0.0.0/3}'::inet[])
+      else false end
+    else host like '%_._%' and host !~ '(^|\.)(localhost|localdomain|local|internal|home\.arpa)$' and host !~ '[{}][^.]*$'
+  end),
   constraint template_names_the_service check ((service = '*') = (position('{service}' in url) > 0)),
   constraint timeout_is_bounded check (timeout_ms between 1 and 30000),
   constraint max_in_flight_is_bounded check (max_in_flight between 1 and 10000),
@@ -222,8 +235,11 @@ comment on column dlq.endpoints.timeout_ms is 'How long the sender waits for the
 comment on column dlq.endpoints.max_in_flight is 'At most this many of its requests are under way at once.';
 comment on column dlq.endpoints.enabled is 'If false, its entries wait.';
 comment on column dlq.endpoints.allow_http is 'Whether url may be http: the payload then crosses the network in the clear.';
+comment on column dlq.endpoints.allow_private is
+'Whether url may name a host that is not public: loopback, a private or link-local address, localhost, a name without a dot.';
 comment on column dlq.endpoints.service is 'As in webhook_dlq.service, or * for the template.';
 comment on column dlq.endpoints.url is 'POSTed to. In the template, {service} stands for the service.';
+comment on column dlq.endpoints.host is 'The host in url, in lower case.';
 comment on column dlq.endpoints.headers is 'Sent with every attempt, one JSON object of strings. Anyone who may read pg_net''s queue can read them.';
 comment on column dlq.endpoints.signing is
 'How its webhooks are signed: x-hub-signature-256 or standard-webhooks. Null: not at all.';
@@ -358,6 +374,8 @@ comment on constraint url_is_http on dlq.endpoints is
 'url: http(s)://host[:port][/path][?query], without user information, blanks or letters beyond ASCII.';
 comment on constraint https_unless_allowed on dlq.endpoints is
 'Use https, or say allow_http => true (dlqctl endpoints set --allow-http): the payload then crosses the network in the clear.';
+comment on constraint public_unless_allowed on dlq.endpoints is
+'Name a public host, or say allow_private => true (dlqctl endpoints set --allow-private): whoever may set an endpoint then reaches what the database server reaches. In the template, {service} must not be the end of the host.';
 comment on constraint template_names_the_service on dlq.endpoints is
 'The url of * must contain {service}, and no other may.';
 comment on constraint timeout_is_bounded on dlq.endpoints is 'timeout_ms: 1 to 30000 milliseconds.';

@@ -1,5 +1,5 @@
 -- Takes every right on what dlq_owner owns in these schemas, and on those of them that it owns, from PUBLIC, from our own
--- roles and from Supabase's service_role; the grants that follow give again what is meant. What somebody has granted to
+-- roles and from those of Supabase's API; the grants that follow give again what is meant. What somebody has granted to
 -- roles of their own stays, and so do their own objects.
 create or replace function dlq._revoke_everything(schemas regnamespace[])
 returns void
@@ -7,6 +7,8 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
   c_from constant text := 'from public, dlq_admin, dlq_reader, dlq_writer, dlq_net_worker'
+    || case when to_regrole('anon') is null then '' else ', anon' end
+    || case when to_regrole('authenticated') is null then '' else ', authenticated' end
     || case when to_regrole('service_role') is null then '' else ', service_role' end;
   v_schema regnamespace;
   v_relation regclass;
@@ -33,4 +35,4 @@ end
 $$;
 
 comment on function dlq._revoke_everything(regnamespace[]) is
-'Takes every right on what dlq_owner owns in these schemas from PUBLIC, our own roles and service_role.';
+'Takes every right on what dlq_owner owns in these schemas from PUBLIC, our own roles and those of Supabase''s API.';

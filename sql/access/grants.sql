@@ -13,12 +13,15 @@ grant select
   (id, service, status, retry_count, attempt_count, unanswered_count, created_at, next_retry_at, last_retry_at,
    settled_at, updated_at, duplicate_of, correlation_id)
   on public.webhook_dlq to dlq_reader;
-grant select on public.dlq_processing_log, dlq.in_flight, dlq.endpoint_state, dlq.net_workers, dlq.settings to dlq_reader;
+grant select on public.dlq_processing_log, dlq.endpoint_state, dlq.net_workers, dlq.settings to dlq_reader;
+grant select  -- without the digest: it would tell whether a payload is the one that somebody guesses
+  (entry_id, request_id, dispatched_at, missing_since, net_oid, attempt, timeout_ms, echoed, service)
+  on dlq.in_flight to dlq_reader;
 grant select
   (entry_id, dispatched_at, settled_at, request_id, attempt, status_code, outcome, service)
   on dlq.delivery_attempts to dlq_reader;
 grant select
-  (created_at, updated_at, timeout_ms, max_in_flight, enabled, allow_http, service, url, retry_schedule,
+  (created_at, updated_at, timeout_ms, max_in_flight, enabled, allow_http, allow_private, service, url, host, retry_schedule,
    signing, secret_names, auth, auth_secret, body)
   on dlq.endpoints to dlq_reader;
 grant select on dlq.entries, dlq.backlog, dlq.health to dlq_admin, dlq_reader;
@@ -42,7 +45,7 @@ grant execute on function
   to dlq_admin;
 grant execute on function
   dlq.pause(text, text, timestamptz), dlq.resume(text),
-  dlq.set_endpoint(text, text, boolean, integer, integer, jsonb, interval[], boolean, text, text[], text, text, text), dlq.remove_endpoint(text),
+  dlq.set_endpoint(text, text, boolean, boolean, integer, integer, jsonb, interval[], boolean, text, text[], text, text, text), dlq.remove_endpoint(text),
   dlq.set_secret(text, text), dlq.remove_secret(text), dlq.list_secrets(),
   dlq.schedule_jobs(), dlq.unschedule_jobs()
   to dlq_admin;

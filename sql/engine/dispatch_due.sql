@@ -15,6 +15,9 @@ begin
   if not dlq._engine_lock() then
     return;
   end if;
+  if to_regclass('net.http_request_queue') is not null then
+    lock table net.http_request_queue in row exclusive mode;  -- after this, nobody adds a trigger to it until we commit
+  end if;
   if dlq._why_not_sending() is not null then
     raise exception using errcode = 'WD004', message = dlq._why_not_sending();
   end if;

@@ -4,6 +4,7 @@ create or replace function dlq.set_endpoint(
   service text,
   url text,
   allow_http boolean default null,
+  allow_private boolean default null,
   timeout_ms integer default null,
   max_in_flight integer default null,
   headers jsonb default null,
@@ -24,12 +25,13 @@ declare
   v_constraint text;
 begin
   insert into dlq.endpoints as e
-    (service, url, allow_http, timeout_ms, max_in_flight, headers, retry_schedule, enabled,
+    (service, url, allow_http, allow_private, timeout_ms, max_in_flight, headers, retry_schedule, enabled,
      signing, secret_names, auth, auth_secret, body)
   select
     set_endpoint.service,
     set_endpoint.url,
     coalesce(set_endpoint.allow_http, o.allow_http, false),
+    coalesce(set_endpoint.allow_private, o.allow_private, false),
     coalesce(set_endpoint.timeout_ms, o.timeout_ms, 5000),
     coalesce(set_endpoint.max_in_flight, o.max_in_flight, 20),
     coalesce(set_endpoint.headers, o.headers, '{}'),
@@ -46,6 +48,7 @@ begin
   set
     url = excluded.url,
     allow_http = excluded.allow_http,
+    allow_private = excluded.allow_private,
     timeout_ms = excluded.timeout_ms,
     max_in_flight = excluded.max_in_flight,
     headers = excluded.headers,
@@ -74,6 +77,6 @@ exception when check_violation or not_null_violation then
 end
 $$;
 
-comment on function dlq.set_endpoint(text, text, boolean, integer, integer, jsonb, interval[], boolean, text, text[], text, text, text) is
+comment on function dlq.set_endpoint(text, text, boolean, boolean, integer, integer, jsonb, interval[], boolean, text, text[], text, text, text) is
 $$Says where a service's webhooks are retried (* for all that have none of their own), and returns the endpoint.
 What is null stays as it is; signing and auth end by saying none. WD002: something is not in order; the hint says what.$$;

@@ -76,7 +76,9 @@ def test_health_is_for_people_programs_and_scripts(box: Sandbox) -> None:
 
 
 def test_process_runs_a_cycle_and_says_what_it_did(box: Sandbox, receiver: Receiver) -> None:
-    assert _run(box, "endpoints", "set", "shop", receiver.url("shop"), "--allow-http").returncode == 0
+    assert (
+        _run(box, "endpoints", "set", "shop", receiver.url("shop"), "--allow-http", "--allow-private").returncode == 0
+    )
     _store(box, "shop")
     done = _run(box, "process", "--format", "json")
     assert done.returncode == 0, done.stderr
@@ -89,8 +91,8 @@ def test_endpoints_are_set_listed_tested_and_removed(box: Sandbox, receiver: Rec
     receiver.behave("bad", handlers.always(500))
     for service in ("good", "bad"):
         done = _run(
-            box, "endpoints", "set", service, receiver.url(service), "--allow-http", "--timeout", "2000",
-            "--header", "X-Key: k", "--retry-schedule", "1 min,2 min",
+            box, "endpoints", "set", service, receiver.url(service), "--allow-http", "--allow-private",
+            "--timeout", "2000", "--header", "X-Key: k", "--retry-schedule", "1 min,2 min",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     listed = json.loads(_run(box, "endpoints", "list", "--format", "json").stdout)
@@ -117,7 +119,7 @@ def test_endpoints_are_set_listed_tested_and_removed(box: Sandbox, receiver: Rec
 
 
 def test_a_test_of_a_paused_endpoint_says_so(box: Sandbox, receiver: Receiver) -> None:
-    _run(box, "endpoints", "set", "shop", receiver.url("shop"), "--allow-http")
+    _run(box, "endpoints", "set", "shop", receiver.url("shop"), "--allow-http", "--allow-private")
     assert _run(box, "pause", "shop", "--reason", "x").returncode == 0
     done = _run(box, "endpoints", "test", "shop")
     assert done.returncode == 1
@@ -224,7 +226,9 @@ def test_every_command_and_statement_in_the_readme_works(box: Sandbox, receiver:
     script = "".join(shell)
     script = script.replace("pip install dlqctl\n", "").replace("dlqctl migrate\n", "dlqctl migrate --net-worker\n")
     # Nothing leaves this machine: the example's host is the receiver.
-    script = script.replace("https://example.com/hooks/whatsapp", f"{receiver.url('whatsapp')} --allow-http")
+    script = script.replace(
+        "https://example.com/hooks/whatsapp", f"{receiver.url('whatsapp')} --allow-http --allow-private"
+    )
     assert "example.com" not in script
     script = script.replace("dlqctl ", f"{sys.executable} -m dlqctl ")
     install, use = script.split("-m dlqctl health", 1)

@@ -44,7 +44,7 @@ def test_a_failed_webhook_comes_in_pg_cron_retries_it_and_it_is_reprocessed(
     services = ("fine", "shaky", "broken", "gone", "slow", "down", "echo", "insert", "moved")
     for service in services:
         conn.execute(
-            "select dlq.set_endpoint(%s, %s, true, timeout_ms => %s, retry_schedule => '{1 ms,1 ms,1 ms}')",
+            "select dlq.set_endpoint(%s, %s, true, true, timeout_ms => %s, retry_schedule => '{1 ms,1 ms,1 ms}')",
             (
                 service,
                 receiver.down("down") if service == "down" else receiver.url(service),
@@ -103,7 +103,9 @@ def test_a_failed_webhook_comes_in_pg_cron_retries_it_and_it_is_reprocessed(
 def test_the_missions_own_sql_answers(
     live: Sandbox, conn: psycopg.Connection[dict[str, Any]], receiver: Receiver
 ) -> None:
-    conn.execute("select dlq.set_endpoint('mission', %s, allow_http => true)", (receiver.url("mission"),))
+    conn.execute(
+        "select dlq.set_endpoint('mission', %s, allow_http => true, allow_private => true)", (receiver.url("mission"),)
+    )
     conn.execute("select store_dlq_entry('mission', '{\"n\": 1}', 'boom', '+31612345678')")
     conn.execute("update webhook_dlq set next_retry_at = now() where service = 'mission'")
 

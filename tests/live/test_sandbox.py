@@ -359,7 +359,9 @@ def test_without_a_command_it_prints_the_dsn_and_waits(signum: signal.Signals) -
 def test_a_proxy_of_the_users_is_not_asked_for_what_is_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     with sandbox(net_worker=True) as box, Receiver() as receiver, psycopg.connect(box.dsn, autocommit=True) as conn:
-        conn.execute("select dlq.set_endpoint('shop', %s, allow_http => true)", (receiver.url("shop"),))
+        conn.execute(
+            "select dlq.set_endpoint('shop', %s, allow_http => true, allow_private => true)", (receiver.url("shop"),)
+        )
         conn.execute("insert into webhook_dlq (service, payload, next_retry_at) values ('shop', '1', now())")
         conn.execute("call dlq.run_cycle()")
         assert conn.execute("select status from webhook_dlq").fetchone() == ("reprocessed",)

@@ -67,7 +67,10 @@ def test_pg_cron_in_another_database_runs_our_cycle_and_goes_on_where_the_standb
         with psycopg.connect(app, autocommit=True) as conn:
             conn.execute("update dlq.settings set cycle_minutes = 1")
             assert migrate(app, cron_dsn="dbname=scheduler").changed == ["cron job process-dlq-entries"]
-            conn.execute("select dlq.set_endpoint('shop', %s, allow_http => true)", (receiver.url("shop"),))
+            conn.execute(
+                "select dlq.set_endpoint('shop', %s, allow_http => true, allow_private => true)",
+                (receiver.url("shop"),),
+            )
             insert = "insert into webhook_dlq (service, payload, next_retry_at) values ('shop', to_jsonb(%s), now())"
             for n in range(3):
                 conn.execute(insert, (n,))

@@ -87,7 +87,7 @@ def test_commands_that_ask_again_and_again_work_behind_it(
     due = "insert into webhook_dlq (service, payload, next_retry_at) values ('shop', '{\"n\": 1}', now())"
     with net_worker(database):
         url = receiver.url("shop")
-        assert through(pooler, database, "endpoints", "set", "shop", url, "--allow-http").code == 0
+        assert through(pooler, database, "endpoints", "set", "shop", url, "--allow-http", "--allow-private").code == 0
         for _ in range(2):
             assert through(pooler, database, "endpoints", "test", "shop").err == ""
         for _ in range(2):

@@ -25,7 +25,7 @@ def production(database: str, receiver: Receiver) -> str:
     """A queue with something due, something under way that the sender has taken, and something failed."""
     do(
         database,
-        f"select dlq.set_endpoint('shop', '{receiver.url('shop')}', allow_http => true)",
+        f"select dlq.set_endpoint('shop', '{receiver.url('shop')}', allow_http => true, allow_private => true)",
         "insert into webhook_dlq (service, payload, next_retry_at) values ('shop', '1', now())",
         "select process_dlq_entries()",
         "delete from net.http_request_queue",
@@ -136,7 +136,7 @@ def test_the_job_comes_along_with_a_dump_of_pg_crons_database_and_sends_nothing(
     migrate(cron_database, net_worker=True)
     do(
         cron_database,
-        f"select dlq.set_endpoint('shop', '{receiver.url('shop')}', allow_http => true)",
+        f"select dlq.set_endpoint('shop', '{receiver.url('shop')}', allow_http => true, allow_private => true)",
         "insert into webhook_dlq (service, payload, next_retry_at) values ('shop', '1', now())",
     )
     copy = cluster.dsn()  # pg_cron's database of another server
@@ -197,7 +197,7 @@ def test_a_copied_data_folder_is_production_to_itself_so_it_is_paused_before_it_
     migrate(bare_cluster.dsn(), cron=False, net_worker=True)
     do(
         bare_cluster.dsn(),
-        f"select dlq.set_endpoint('shop', '{receiver.url('shop')}', allow_http => true)",
+        f"select dlq.set_endpoint('shop', '{receiver.url('shop')}', allow_http => true, allow_private => true)",
         "insert into webhook_dlq (service, payload, next_retry_at) values ('shop', '1', now())",
     )
     with standby_of(bare_cluster) as copy:
