@@ -11,3 +11,4 @@ create policy readers_read on dlq.endpoints for select to dlq_reader using (true
 create policy admins_read on dlq.endpoint_state for select to dlq_admin, dlq_reader using (true);
 create policy admins_do_everything on dlq.settings to dlq_admin using (true) with check (true);
 create policy readers_read on dlq.settings for select to dlq_reader using (true);
+create policy admins_read on dlq.audit_log for select to dlq_admin using (true);

@@ -20,6 +20,7 @@ NOT_ONE_OBJECT = {
     "access/pg_net.sql",
     "access/policies.sql",
     "access/roles.sql",
+    "audit/triggers.sql",
     "net/_http_response.sql",
     "net/grants.sql",
     "net/http_request_queue.sql",
