@@ -6,8 +6,8 @@ as $$
 begin
   raise exception using
     errcode = 'insufficient_privilege',
-    message = format('nobody may %s %s.%s', lower(tg_op), tg_table_schema, tg_table_name),
-    hint = 'The acts of people stay as they were recorded. Only the queue''s own functions write here.';
+    message = format('%s.%s takes no %s by hand', tg_table_schema, tg_table_name, lower(tg_op)),
+    hint = 'What was recorded stays; only the queue''s own functions write here.';
 end
 $$;
 
