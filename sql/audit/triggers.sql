@@ -4,9 +4,9 @@
 -- recorded when anybody else does: its functions run as dlq_owner, and whoever is that by set role shows in the setting role.
 -- An insert into webhook_dlq is intake, and no act.
 --
--- Row by row, and the condition is looked at before anything is queued: the engine pays 0.5 µs for an update. Transition tables would
--- copy each row that it touches, and could not be had by condition. A person pays 0.1 ms a row, and finds each entry by its id.
--- ALWAYS: session_replication_role = replica does not switch them off.
+-- Row by row, and the condition is looked at before anything is queued, so that the queue's own work does not pay: 10,000
+-- entries sent and settled took 2.2 s of CPU with these and without. (Transition tables are copied whatever the condition.) A person
+-- pays 0.1 ms and 430 bytes a row, and each entry is found by its id. ALWAYS: also when session_replication_role is replica.
 
 create or replace trigger audit
 after insert or update or delete on dlq.endpoints

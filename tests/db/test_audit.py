@@ -5,8 +5,10 @@ alice and bob are people: two logins, alice with the rights of dlq_admin. `queue
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -184,6 +186,21 @@ def test_a_bulk_change_is_on_record_entry_by_entry_under_one_time(queue: Queue) 
     assert "audit_log_key" in str(plan)
 
 
+def test_the_queries_of_the_reference_find_what_they_say(log: Queue) -> None:
+    entry = log.store(phone_number="+15550100")
+    log.conn.execute("update webhook_dlq set phone_number = null where id = %s", (entry,))
+    page = (Path(__file__).parents[2] / "docs/reference.md").read_text()
+    section = page.partition("## The audit log\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```sql\n(.*?)```", section, re.DOTALL)
+
+    *_, become, find, _ = [query for block in blocks for query in block.split(";\n") if query]
+    for block in blocks:
+        log.conn.execute(block.encode())
+    log.conn.execute(become.encode())
+
+    assert entry in [act["key"] for act in log.rows(find)]
+
+
 def test_what_is_undone_is_not_on_record(queue: Queue) -> None:
     entry, before = queue.store(), last(queue)
 
@@ -320,7 +337,7 @@ ON_AN_ENTRY = {
         "create temp table audit_log (like dlq.audit_log);;"
         "create function pg_temp._audit_change() returns trigger language plpgsql as 'begin return null; end';;"
         "create function pg_temp.current_setting(text) returns text language sql as 'select ''none''';;"
-        "create function pg_temp.statement_timestamp() returns timestamptz language sql as 'select ''epoch''::timestamptz';;"
+        "create function pg_temp.statement_timestamp() returns timestamptz language sql as 'select now()';;"
         "set search_path = pg_temp, hers, dlq, public, pg_catalog;; delete from webhook_dlq where id = {id}"
     ),
 }
