@@ -2,8 +2,8 @@
 -- the triggers leave to the queue itself, such as dlq.pause().
 -- Of a row before and after it shows the columns that differ: those named in plain as they are, any other, so also one that
 -- is new, as a keyed digest. updated_at says what dlq.audit_log.at says; value is a secret's, and has no digest either.
--- Who it was is read where it cannot be feigned: session_user logged in, and the setting role, which no function changes
--- for its caller, is always one that session_user may be. Only the token's subject is hearsay.
+-- Who it was is read where it cannot be feigned: session_user logged in, and the setting role is always one that session_user
+-- may be, also inside security definer functions, which cannot set it. Only the token's subject is hearsay.
 create or replace function dlq._audit(
   action text,
   object text,
