@@ -119,8 +119,8 @@ def _load(paths: Iterator[Path] | list[Path]) -> list[Definition]:
     found: list[Definition] = []
     for path in paths:
         text = path.read_text()
-        if path.name == "policies.sql":
-            found += [_parse(statements) for statements in re.split(r"^(?=create policy )", text, flags=re.M)[1:]]
+        if path.name in ("policies.sql", "triggers.sql"):
+            found += [_parse(statements) for statements in re.split(r"^(?=create )", text, flags=re.M)[1:]]
         elif _HEADER.search(text):
             found.append(_parse(text))
     return (

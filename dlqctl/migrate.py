@@ -17,6 +17,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
 from psycopg.conninfo import make_conninfo
+from psycopg.types.json import Jsonb
 
 from dlqctl import __version__, catalog, definitions, preflight, restore, sender
 from dlqctl import cron as elsewhere
@@ -215,6 +216,8 @@ def _migrate(
     changed += [step.what for step in on_tables]
     changed += _as_owner(raw, catalog.drop_what_is_not_defined, apply=apply)
     report.locked.extend(dict.fromkeys(f"{step.table} ({step.lock})" for step in on_tables))
+    if apply and changed:
+        _record(raw, changed)
     return report
 
 
@@ -226,6 +229,16 @@ def _as_owner(raw: psycopg.Connection, lay_down: Callable[..., list[_T]], *, app
     changed = lay_down(raw, apply=apply)
     raw.execute(definitions.AS_CALLER.encode())
     return changed
+
+
+def _record(raw: psycopg.Connection, changed: list[str]) -> None:
+    """Write into dlq.audit_log what was installed or mended, and by whom."""
+    raw.execute(definitions.AS_OWNER.encode())
+    raw.execute(
+        "select dlq._audit('migrate', 'dlq', new => %s, plain => '{version,changed}')",
+        (Jsonb({"version": __version__, "changed": changed}),),
+    )
+    raw.execute(definitions.AS_CALLER.encode())
 
 
 def _provide_roles(raw: psycopg.Connection) -> list[str]:

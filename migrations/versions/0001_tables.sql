@@ -367,6 +367,59 @@ comment on column dlq.settings.max_in_flight is 'With a sender other than pg_net
 comment on column dlq.settings.replay_window is
 'For so long dlq.receive_webhook() takes the same signed webhook for a duplicate. WhatsApp delivers again for 7 days.';
 
+create table dlq.audit_log (
+  id bigint generated always as identity,
+  at timestamptz not null,
+  login text not null,
+  role text not null,
+  subject text,
+  action text not null,
+  object text not null,
+  key text,
+  reason text,
+  before jsonb,
+  after jsonb,
+  constraint audit_log_pkey primary key (id)
+);
+alter table dlq.audit_log enable row level security;
+create index audit_log_key on dlq.audit_log (key) where key is not null;
+
+comment on table dlq.audit_log is
+$$One act of a person, or one change of the configuration. Nobody updates or deletes it, and only triggers and verbs write it.
+It shows names, times, states and settings. Anything else (a payload, a phone number, an error's text) is a keyed digest, and a
+secret's value is not there at all, so that whatever must be erased elsewhere is not here.$$;
+comment on column dlq.audit_log.id is 'Ascending, with gaps.';
+comment on column dlq.audit_log.at is 'When the statement began, by the real clock: the same for all rows that it changed.';
+comment on column dlq.audit_log.login is 'Who logged in (session_user). Only a superuser can feign it, by set session authorization.';
+comment on column dlq.audit_log.role is
+'Whom they acted as (set role), which is one of the roles that login may be. With PostgREST: the role of the token.';
+comment on column dlq.audit_log.subject is
+'The subject of the token, by the setting request.jwt.claims: what PostgREST says. Whoever is not behind it can set that to anything.';
+comment on column dlq.audit_log.action is 'insert, update, delete, truncate, or the name of a verb, such as pause.';
+comment on column dlq.audit_log.object is 'The table that it was done to.';
+comment on column dlq.audit_log.key is 'Which row of it: an entry''s id, a service, a secret''s name. Null for a whole table and for dlq.settings.';
+comment on column dlq.audit_log.reason is 'Why, where somebody was asked.';
+comment on column dlq.audit_log.before is 'The columns that changed, as they were; all of them for a delete. hmac:… is a keyed digest.';
+comment on column dlq.audit_log.after is 'The columns that changed, as they became; all of them for an insert.';
+
+create table dlq.audit_key (
+  singleton boolean not null default true,
+  value bytea not null,
+  constraint audit_key_pkey primary key (singleton),
+  constraint there_is_one_row check (singleton),
+  constraint value_is_two_blocks check (octet_length(value) = 128)
+);
+alter table dlq.audit_key enable row level security;
+-- gen_random_uuid() is the strong randomness that is built in: 122 bits each, in 64 bytes for each of the two hashes.
+insert into dlq.audit_key (value)
+select string_agg(uuid_send(gen_random_uuid()), '') from generate_series(1, 8);
+
+comment on table dlq.audit_key is
+$$The key of the digests in dlq.audit_log: one row. Nobody but dlq_owner reads it. With another key, or without, earlier digests
+are numbers that nobody can compare with anything.$$;
+comment on column dlq.audit_key.singleton is 'Always true: there is one row.';
+comment on column dlq.audit_key.value is 'Random: 64 bytes for the inner hash of an HMAC-SHA256, and 64 for the outer one.';
+
 -- What to say to somebody who breaks one of these: dlq.set_endpoint() gives it as the hint.
 comment on constraint service_is_a_slug on dlq.endpoints is
 'service: 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or a digit; or * for the template.';

@@ -6,6 +6,7 @@ grant usage on schema dlq to dlq_admin, dlq_reader, dlq_writer;
 
 grant select, insert, update, delete on public.webhook_dlq to dlq_admin;
 grant select on public.dlq_processing_log, dlq.in_flight, dlq.delivery_attempts, dlq.endpoint_state, dlq.net_workers to dlq_admin;
+grant select on dlq.audit_log to dlq_admin;
 grant select, insert, update, delete on dlq.endpoints to dlq_admin;
 grant select, update on dlq.settings to dlq_admin;
 

@@ -13,6 +13,7 @@ create policy admins_read on dlq.net_workers for select to dlq_admin, dlq_reader
 create policy workers_do_everything on dlq.net_workers to dlq_net_worker using (true) with check (true);
 create policy admins_do_everything on dlq.settings to dlq_admin using (true) with check (true);
 create policy readers_read on dlq.settings for select to dlq_reader using (true);
+create policy admins_read on dlq.audit_log for select to dlq_admin using (true);
 -- Only where there is such a role. The claim is looked up once a statement.
 create policy claimants_do_everything on public.webhook_dlq to authenticated
   using ((select dlq._has_admin_claim())) with check ((select dlq._has_admin_claim()));

@@ -4,6 +4,10 @@ create or replace function dlq.pause(reason text, service text default null, unt
 returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_service text := coalesce(pause.service, '*');
+  v_old jsonb;
+  v_new jsonb;
 begin
   if coalesce(btrim(reason), '') = '' then
     raise exception using
@@ -11,14 +15,18 @@ begin
       hint = 'Whoever is on call next reads it. For example: select dlq.pause(''deploying'', ''whatsapp'')';
   end if;
   perform dlq._check_service(pause.service);
+  select to_jsonb(s) into v_old from dlq.endpoint_state as s where s.service = v_service for update;
   insert into dlq.endpoint_state as s (service, paused_at, paused_until, paused_by, pause_reason)
-  values (coalesce(pause.service, '*'), dlq._now(), pause.until, session_user, pause.reason)
+  values (v_service, dlq._now(), pause.until, session_user, pause.reason)
   on conflict on constraint endpoint_state_pkey do update
   set
     paused_at = coalesce(s.paused_at, excluded.paused_at),
     paused_until = excluded.paused_until,
     paused_by = excluded.paused_by,
-    pause_reason = excluded.pause_reason;
+    pause_reason = excluded.pause_reason
+  returning to_jsonb(s) into v_new;
+  perform dlq._audit(
+    'pause', 'dlq.endpoint_state', v_service, pause.reason, v_old, v_new, '{service,paused_at,paused_until,paused_by,pause_reason}');
 end
 $$;
 

@@ -24,6 +24,7 @@ begin
       execute format('select %I.update_secret($1, $2)', 'vault') using v_id, set_secret.value;
     end if;
     delete from dlq.secrets as s where s.name = set_secret.name;
+    perform dlq._audit('set_secret', 'vault.secrets', set_secret.name);
     return;
   end if;
 

@@ -24,6 +24,7 @@ NOT_ONE_OBJECT = {
     "access/service_role.sql",
     "adopt/adoption.sql",
     "adopt/adoption_left.sql",
+    "audit/triggers.sql",
     "net/_http_response.sql",
     "net/grants.sql",
     "net/http_request_queue.sql",
@@ -80,6 +81,13 @@ def test_every_policy_is_read() -> None:
 
     assert len(policies) == (SQL / "access/policies.sql").read_text().count("create policy")
     assert len({(d.name, d.table) for d in policies}) == len(policies)
+
+
+def test_every_trigger_of_the_audit_is_read() -> None:
+    text = (SQL / "audit/triggers.sql").read_text()
+    triggers = [d for d in DEFINITIONS if d.kind == "trigger" and d.sql.strip() in text]
+
+    assert len(triggers) == text.count("create or replace trigger") == text.count("enable always trigger")
 
 
 def test_every_definition_has_a_name_of_its_own() -> None:

@@ -57,6 +57,24 @@ EDITS = {
         "create trigger once_more before insert on webhook_dlq for each row execute function dlq._accept_entry()",
         "trigger once_more on public.webhook_dlq, no longer defined",
     ),
+    "trigger of the audit, disabled": (
+        "alter table webhook_dlq disable trigger audit",
+        "trigger audit on public.webhook_dlq",
+    ),
+    "trigger of the audit, no longer always": (
+        "alter table dlq.endpoints enable trigger audit_truncate",
+        "trigger audit_truncate on dlq.endpoints",
+    ),
+    "trigger of the audit, with another column shown": (
+        "create or replace trigger audit after insert or update or delete on dlq.secrets for each row"
+        " execute function dlq._audit_change('name', 'created_at', 'value');"
+        "alter table dlq.secrets enable always trigger audit",
+        "trigger audit on dlq.secrets",
+    ),
+    "trigger that guards the log, for others only": (
+        "alter table dlq.audit_log enable replica trigger append_only",
+        "trigger append_only on dlq.audit_log",
+    ),
     "policy, its condition": (
         "alter policy readers_read on webhook_dlq using (service = 'mine')",
         "policy readers_read on public.webhook_dlq",
