@@ -1,7 +1,8 @@
 -- Writes one act of whoever is connected into dlq.audit_log. Triggers call it, and so does a verb whose change is one that
 -- the triggers leave to the queue itself, such as dlq.pause().
 -- Of a row before and after it shows the columns that differ: those named in plain as they are, any other, so also one that
--- is new, as a keyed digest. updated_at says what dlq.audit_log.at says; value is a secret's, and has no digest either.
+-- is new, as a keyed digest. updated_at says what dlq.audit_log.at says, host what url
+-- does; value is a secret's, and has no digest either.
 -- Who it was is read where it cannot be feigned: session_user logged in, and the setting role is always one that session_user
 -- may be, also inside security definer functions, which cannot set it. Only the token's subject is hearsay.
 create or replace function dlq._audit(
@@ -34,7 +35,7 @@ begin
       e.key, e.key = any (_audit.plain) as is_plain,
       nullif(_audit.old -> e.key, 'null') as old, nullif(_audit.new -> e.key, 'null') as new
     from jsonb_object_keys(coalesce(_audit.old, _audit.new)) as e (key)
-    where e.key <> all ('{updated_at,value}')
+    where e.key <> all ('{updated_at,host,value}')
   ) as c
   where c.old is distinct from c.new;
 end
