@@ -13,7 +13,7 @@ demo: install ## watch pg_cron retry 200 webhooks, in a throw-away server; under
 	@$(PYTHON_IN_VENV) -m dlqctl demo
 
 test: install ## run the whole test suite; `make test ARGS='-k name'` runs a part of it
-	@$(PYTHON_IN_VENV) -m pytest $(ARGS)
+	@$(PYTHON_IN_VENV) -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 
 check: install ## check style and types
 	@$(PYTHON_IN_VENV) -m ruff check

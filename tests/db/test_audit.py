@@ -609,7 +609,9 @@ def test_what_a_reader_sees_of_the_configuration_is_shown(queue: Queue) -> None:
             " and has_column_privilege('dlq_reader', attrelid, attnum, 'select')",
             table,
         )
-        assert {str(column["attname"]) for column in columns} - {"updated_at", "host", "singleton"} == shown[table] - {""}
+        assert {str(column["attname"]) for column in columns} - {"updated_at", "host", "singleton"} == shown[table] - {
+            ""
+        }
 
 
 def test_they_fire_always(queue: Queue) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -17,6 +18,7 @@ from dlqctl.cluster import Cluster, find_server
 from dlqctl.export import export_supabase
 from dlqctl.migrate import migrate
 from dlqctl.receiver import Receiver, ok
+from dlqctl.signatures import verify_hub
 from tests.migration.migrating import ask, do, run, wait_for
 from tests.net_worker import net_worker
 from tests.supabase import ADMIN, forget_dlqctl, supabase_like
@@ -233,7 +235,7 @@ def test_linter_every_table_is_under_row_level_security_and_has_policies(project
     without = rows(
         project, f"select relname from {ours} and not exists (select from pg_policy where polrelid = pg_class.oid)"
     )
-    assert without == {("alembic_version",), ("secrets",)}  # which are dlq_owner's alone
+    assert without == {("alembic_version",), ("audit_key",), ("secrets",)}  # which are dlq_owner's alone
 
 
 def test_linter_no_view_in_public_runs_with_its_owners_rights(project: Cluster) -> None:
@@ -286,21 +288,25 @@ def test_every_command_of_the_page_works(
     project: Cluster, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```sh\n(.*?)```", _PAGE.read_text(), re.S)
+    blocks = re.findall(r"```sh\n(.*?)```", _PAGE.read_text().replace("\\\n", ""), re.S)
     commands = [shlex.split(line)[1:] for block in blocks for line in block.splitlines() if line.startswith("dlqctl ")]
-    assert len(commands) == 6
+    assert len(commands) == 8
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"the app's secret\n")))
     with net_worker(project.dsn()):
         for words in commands:
             if words[0] == "migrate":
                 words += ["--net-worker"] if project.has_pg_cron else ["--net-worker", "--no-cron"]
             if words[:2] == ["endpoints", "set"]:
-                words[3] = receiver.url("{service}")
+                words[3] = receiver.url("{service}" if words[2] == "*" else words[2])
                 words += ["--allow-http", "--allow-private"]
+            if words[0] == "secrets":
+                words = words[: words.index("<")]
             if words[0] != "verify-cron" or project.has_pg_cron:
                 done = run("--dsn", project.dsn(), *words)
                 assert done.code == 0, (words, done)
     (tried,) = receiver.requests
-    assert (tried.service, tried.headers["x-retry-secret"]) == ("whatsapp", "SECRET")
+    assert tried.service == "whatsapp"
+    verify_hub(tried.body, tried.headers, ["the app's secret"])
     do(project.dsn(), "delete from dlq.endpoints")
 
 
