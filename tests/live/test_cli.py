@@ -129,9 +129,8 @@ def test_a_test_of_a_paused_endpoint_says_so(box: Sandbox, receiver: Receiver) -
 def test_a_test_of_an_endpoint_without_its_secret_says_so_also_to_no_more_than_an_admin(
     box: Sandbox, receiver: Receiver
 ) -> None:
-    _run(
-        box, "endpoints", "set", "shop", receiver.url("shop"), "--allow-http", "--auth", "bearer", "--auth-secret", "K"
-    )
+    auth = ("--auth", "bearer", "--auth-secret", "K")
+    _run(box, "endpoints", "set", "shop", receiver.url("shop"), "--allow-http", "--allow-private", *auth)
     with psycopg.connect(box.dsn, autocommit=True) as conn:
         conn.execute("create role only_admin login in role dlq_admin")
     done = _run(box, "--dsn", box.cluster.dsn(user="only_admin"), "endpoints", "test", "shop")

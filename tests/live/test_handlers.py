@@ -222,7 +222,7 @@ def handler(
     running = python_handler(box, tmp_path, monkeypatch) if request.param == "python" else edge_function(box, tmp_path)
     with running as handler:
         conn.execute(
-            "select dlq.set_endpoint('whatsapp', %s, true, signing => 'x-hub-signature-256', secret_names => %s)",
+            "select dlq.set_endpoint('whatsapp', %s, true, true, signing => 'x-hub-signature-256', secret_names => %s)",
             (handler.url, ["WHATSAPP_APP_SECRET"]),
         )
         yield handler
@@ -327,7 +327,7 @@ def test_every_command_of_the_page_works(
     url = "https://example.com/hooks/whatsapp"
     script = "".join((set_up, measure, begin, measure, end))
     script = script.replace(url, receiver.url("whatsapp"))  # nothing leaves this machine
-    script = script.replace("dlqctl endpoints set", "dlqctl endpoints set --allow-http")
+    script = script.replace("dlqctl endpoints set", "dlqctl endpoints set --allow-http --allow-private")
     script = script.replace("dlqctl ", f"{sys.executable} -m dlqctl ")
     assert "example.com" not in script
     done = subprocess.run(

@@ -251,7 +251,7 @@ def test_after_a_failover_it_finds_the_new_primary_and_every_entry_ends_well(rec
             conn.execute(f"create role {WORKER} login in role dlq_net_worker".encode())
             conn.execute("update dlq.settings set cycle_budget = '20 s', retry_schedule = '{1 s,1 s,1 s}', jitter = 0")
             conn.execute(
-                "select dlq.set_endpoint('shop', %s, allow_http => true, max_in_flight => 1000)",
+                "select dlq.set_endpoint('shop', %s, allow_http => true, allow_private => true, max_in_flight => 1000)",
                 (receiver.url("/gate"),),
             )
             conn.execute(

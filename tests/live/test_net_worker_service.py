@@ -164,7 +164,7 @@ def test_a_worker_serves_a_database_that_is_older_than_it(
 def test_on_a_copy_nothing_is_claimed_until_it_is_production(
     net_database: str, db: Connection, start: Start, receiver: Receiver
 ) -> None:
-    db.execute("select dlq.set_endpoint('shop', %s, allow_http => true)", (receiver.url("/ok"),))
+    db.execute("select dlq.set_endpoint('shop', %s, allow_http => true, allow_private => true)", (receiver.url("/ok"),))
     db.execute("insert into webhook_dlq (service, payload, next_retry_at) values ('shop', '1', now())")
     db.execute("select process_dlq_entries()")
     db.execute("update dlq.settings set database_oid = 1")
@@ -212,7 +212,7 @@ def test_a_restore_that_has_not_come_to_the_settings_is_a_copy(db: Connection, s
 def test_a_restored_dump_calls_nobody_and_then_sends_what_was_under_way_once(
     net_database: str, db: Connection, start: Start, receiver: Receiver, empty_database: str
 ) -> None:
-    db.execute("select dlq.set_endpoint('shop', %s, allow_http => true)", (receiver.url("/ok"),))
+    db.execute("select dlq.set_endpoint('shop', %s, allow_http => true, allow_private => true)", (receiver.url("/ok"),))
     db.execute("insert into webhook_dlq (service, payload, next_retry_at) values ('shop', '1', now())")
     db.execute("insert into webhook_dlq (service, payload, next_retry_at) values ('shop', '2', now() + '1 day')")
     db.execute("select process_dlq_entries()")

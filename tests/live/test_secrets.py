@@ -67,7 +67,7 @@ def test_nothing_shows_a_secret(talkative: Cluster, superuser: psycopg.Connectio
         (("--debug", "secrets", "set", "KEY"), KEY),
         (("--debug", "secrets", "set", "not a name"), KEY),
         (("secrets", "set", "not a name"), KEY),
-        (("endpoints", "set", "shop", receiver.url("shop"), "--allow-http", "--signing", "x-hub-signature-256",
+        (("endpoints", "set", "shop", receiver.url("shop"), "--allow-http", "--allow-private", "--signing", "x-hub-signature-256",
           "--secret", "SIGNING", "--auth", "both", "--auth-secret", "KEY"), ""),
         (("secrets", "list", "--format", "json"), ""),
         (("endpoints", "list"), ""),

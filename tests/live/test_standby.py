@@ -98,5 +98,7 @@ def test_pg_cron_in_another_database_runs_our_cycle_and_goes_on_where_the_standb
             rows = conn.execute(
                 "select payload::int, status, retry_count, unanswered_count from webhook_dlq order by payload"
             ).fetchall()
-            assert rows == [(n, "reprocessed", 0, int(n < 3)) for n in range(5)]
+            assert [row[:3] for row in rows] == [(n, "reprocessed", 0) for n in range(5)]
+            # The rest too, if the primary's own cron came round just before.
+            assert all(unanswered == 1 if n < 3 else unanswered <= 1 for n, _, _, unanswered in rows)
             assert sorted(request.body for request in receiver.requests) == [b"0", b"1", b"2", b"3", b"4"]

@@ -48,7 +48,7 @@ def endpoint(
     options = {"signing": signing, "secret_names": list(names) or None, **more}
     given = "".join(f", {name} => %({name})s" for name in options)
     conn.execute(
-        f"select dlq.set_endpoint(%(service)s, %(url)s, true, 500{given})".encode(),
+        f"select dlq.set_endpoint(%(service)s, %(url)s, true, true, 500{given})".encode(),
         {"service": service, "url": url, **options},
     )
 

@@ -134,7 +134,8 @@ def dispatch(dsn: str, url: str, count: int) -> None:
     """Hand so many entries of service shop to the sender."""
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(
-            "select dlq.set_endpoint('shop', %s, allow_http => true, max_in_flight => 1000, timeout_ms => 30000)",
+            "select dlq.set_endpoint('shop', %s, allow_http => true, allow_private => true, max_in_flight => 1000,"
+            " timeout_ms => 30000)",
             (url,),
         )
         conn.execute(

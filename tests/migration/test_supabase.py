@@ -306,7 +306,7 @@ def test_every_command_of_the_page_works(
                 assert done.code == 0, (words, done)
     (tried,) = receiver.requests
     assert tried.service == "whatsapp"
-    verify_hub(tried.body, tried.headers, ["the app's secret"])
+    verify_hub(tried.body, dict(tried.headers), ["the app's secret"])
     do(project.dsn(), "delete from dlq.endpoints")
 
 
