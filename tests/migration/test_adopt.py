@@ -194,7 +194,8 @@ def test_a_running_queue_is_taken_over_and_nothing_is_lost_or_sent_twice(
                 took = time.monotonic() - began
                 do(
                     dsn,
-                    f"select dlq.set_endpoint('whatsapp', '{receiver.url('whatsapp')}', true, true, max_in_flight => 200)",
+                    f"select dlq.set_endpoint('whatsapp', '{receiver.url('whatsapp')}', true, true,"
+                    " max_in_flight => 200)",
                 )
                 wait_for(
                     dsn,

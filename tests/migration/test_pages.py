@@ -37,7 +37,7 @@ def test_copies_and_restores(cluster: Cluster, template: str, tmp_path: Path) ->
     do(
         cluster.dsn("production"),
         "select dlq.set_endpoint('shop', 'https://handler.example/')",
-        "update dlq.settings set installed_at = now()",  # or its sender would have been silent since the template was made
+        "update dlq.settings set installed_at = now()",  # the template may be old
     )
     dump_and_restore, take_over = blocks("copies-and-restores.md", "sh")
     make_a_copy, compare = blocks("copies-and-restores.md", "sql")
