@@ -221,10 +221,7 @@ def _migrate(
     return report
 
 
-_T = TypeVar("_T")
-
-
-def _as_owner(raw: psycopg.Connection, lay_down: Callable[..., list[_T]], *, apply: bool) -> list[_T]:
+def _as_owner(raw: psycopg.Connection, lay_down: Callable[..., list[_Done]], *, apply: bool) -> list[_Done]:
     raw.execute(definitions.AS_OWNER.encode())
     changed = lay_down(raw, apply=apply)
     raw.execute(definitions.AS_CALLER.encode())

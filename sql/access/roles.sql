@@ -33,19 +33,15 @@ missing (nth, statement, may_run) as (
   from me
   where not me.is_strict and not me.rolsuper and not me.rolinherit
   union all
-  -- Whoever installs becomes the owner for a moment, and only by set role.
-  select 10, format('grant dlq_owner to %I', me.rolname) || case when me.is_strict then ' with set true, inherit true' else '' end,
+  -- Whoever installs becomes the owner for a moment, by set role; and the cron job runs in the name of whoever installs.
+  select 10 + o.nth, format('grant %I to %I', o.name, me.rolname) || case when me.is_strict then n.options else '' end,
     o.may_grant
-  from grantable as o, me
-  where o.name = 'dlq_owner' and not me.rolsuper
-    and not coalesce(pg_has_role(me.oid, o.oid, case when me.is_strict then 'set' else 'member' end), false)
-  union all
-  -- The cron job runs in the name of whoever installs.
-  select 11, format('grant dlq_admin to %I', me.rolname) || case when me.is_strict then ' with inherit true' else '' end,
-    o.may_grant
-  from grantable as o, me
-  where o.name = 'dlq_admin' and not me.rolsuper
-    and not coalesce(pg_has_role(me.oid, o.oid, case when me.is_strict then 'usage' else 'member' end), false)
+  from grantable as o
+    join (values ('dlq_owner', 'set', ' with set true, inherit true'), ('dlq_admin', 'usage', ' with inherit true'))
+      as n (name, needed, options) on n.name = o.name
+    cross join me
+  where not me.rolsuper
+    and not coalesce(pg_has_role(me.oid, o.oid, case when me.is_strict then n.needed else 'member' end), false)
   union all
   select 20, 'create schema dlq authorization dlq_owner', has_database_privilege(me.oid, current_database(), 'create')
   from me

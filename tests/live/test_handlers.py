@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -61,19 +61,21 @@ def conn(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[psycopg.Conn
 
 
 class Handler:
-    """One of the page's handlers, running. While `failing` exists, its work cannot be done."""
+    """One of the page's handlers, running.
 
-    def __init__(self, url: str, failing: Path) -> None:
+    While `failing` exists, its work cannot be done; within `no_database()` it cannot reach the database.
+    """
+
+    def __init__(
+        self, url: str, failing: Path, no_database: Callable[[], contextlib.AbstractContextManager[None]]
+    ) -> None:
         self.url = url
         self.failing = failing
+        self.no_database = no_database
 
     def post(self, body: bytes, headers: dict[str, str]) -> int:
         sent = {"content-type": "application/json", "x-own": "1", "authorization": "Bearer x", **headers}
         return httpx.post(self.url, content=body, headers=sent, timeout=20).status_code
-
-    def no_database(self) -> contextlib.AbstractContextManager[None]:
-        """Until the block ends, it cannot reach the database."""
-        raise NotImplementedError
 
 
 @contextlib.contextmanager
@@ -97,18 +99,17 @@ def python_handler(box: Sandbox, folder: Path, monkeypatch: pytest.MonkeyPatch) 
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    class Running(Handler):
-        @contextlib.contextmanager
-        def no_database(self) -> Iterator[None]:
-            with monkeypatch.context() as context:
-                context.setenv("DATABASE_URL", "postgresql://handler@127.0.0.1:1/dlq")
-                yield
+    @contextlib.contextmanager
+    def no_database() -> Iterator[None]:
+        with monkeypatch.context() as context:
+            context.setenv("DATABASE_URL", "postgresql://handler@127.0.0.1:1/dlq")
+            yield
 
     with make_server("127.0.0.1", 0, names["application"], handler_class=Quiet) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
-            yield Running(f"http://127.0.0.1:{server.server_port}/", failing)
+            yield Handler(f"http://127.0.0.1:{server.server_port}/", failing, no_database)
         finally:
             server.shutdown()
             thread.join()
@@ -170,12 +171,11 @@ def edge_function(box: Sandbox, folder: Path) -> Iterator[Handler]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
 
-    class Running(Handler):
-        @contextlib.contextmanager
-        def no_database(self) -> Iterator[None]:
-            door.is_open = False
-            yield
-            door.is_open = True
+    @contextlib.contextmanager
+    def no_database() -> Iterator[None]:
+        door.is_open = False
+        yield
+        door.is_open = True
 
     with Door(make_conninfo(box.dsn, user="handler")) as door:
         thread = threading.Thread(target=door.serve_forever, args=(0.05,))
@@ -202,7 +202,7 @@ def edge_function(box: Sandbox, folder: Path) -> Iterator[Handler]:
                     process.kill()
                     raise AssertionError(process.communicate()[1].decode())
                 time.sleep(0.05)
-            yield Running(f"http://127.0.0.1:{port}/", failing)
+            yield Handler(f"http://127.0.0.1:{port}/", failing, no_database)
         finally:
             process.terminate()
             process.communicate()

