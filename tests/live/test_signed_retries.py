@@ -16,7 +16,12 @@ from dlqctl.signatures import InvalidSignature, sign_hub, verify_hub, verify_sta
 
 HUB_SECRET = "It's a Secret to Everybody"
 STANDARD_SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
-PAYLOADS: tuple[Any, ...] = ({"ä": '日本 " \\ \n', "n": 1.50, "e": 1e3}, [], "text", {"big": "x" * 5000, "b": {"z": 1, "a": None}})
+PAYLOADS: tuple[Any, ...] = (
+    {"ä": '日本 " \\ \n', "n": 1.50, "e": 1e3},
+    [],
+    "text",
+    {"big": "x" * 5000, "b": {"z": 1, "a": None}},
+)
 
 
 @pytest.fixture
