@@ -257,21 +257,18 @@ def _copy_keys(connection: psycopg.Connection, reading: Reading, adoption: Adopt
 
 
 def _insert(connection: psycopg.Connection, reading: Reading, adoption: Adoption, keys: list[str]) -> None:
-    """Copy rows, and make those pending that wait. Of two with one idempotency key, the second loses the key."""
+    """Copy rows. Of two with one idempotency key, the second loses the key."""
     result = """
-        select b.old_key, b.id, c.id is not null, b.was in ('pending', 'processing')
+        select b.old_key
         from batch as b
-          left join copied as c on c.id = b.id"""
+          left join copied as c on c.id = b.id
+        where c.id is null"""
 
     def insert(keys: list[str], *, with_keys: bool) -> list[str]:
         which = adopt_sql.those(reading, keys)
         grace_until = f"{literal(adoption.grace_until)}::timestamptz"
         query = adopt_sql.copy_rows(reading, adoption.options, grace_until, which, result, keys=with_keys)
-        rows = connection.execute(query.encode()).fetchall()
-        pending = [str(id_) for _, id_, is_copied, is_waiting in rows if is_copied and is_waiting]
-        if pending:
-            connection.execute(adopt_sql.make_pending(f"{literal(pending)}::uuid[]").encode())
-        return [key for key, _, is_copied, _ in rows if not is_copied]
+        return [key for (key,) in connection.execute(query.encode()).fetchall()]
 
     there_already = insert(keys, with_keys=True)
     if there_already and "idempotency_key" in reading.sources:

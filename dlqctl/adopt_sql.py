@@ -87,6 +87,10 @@ def _record(plan: Plan, options: Options) -> Iterator[str]:
         values (
           now() + interval '{options.grace_minutes} minutes', {plan.rows}, {plan.runs}, {told},
           {literal(functions)}::text[], {literal(first_step)})"""
+    # One act, however many rows follow.
+    yield f"""
+        select dlq._audit('adopt', 'public.{QUEUE}', plain => '{{entries,runs,options}}',
+          new => jsonb_build_object('entries', {plan.rows}, 'runs', {plan.runs}, 'options', {told}::jsonb))"""
     yield "reset role"
 
 
@@ -177,10 +181,7 @@ def _grants(plan: Plan) -> Iterator[str]:
 
 
 def _old_rows(reading: Reading, options: Options, grace_until: str, *, keys: bool = True) -> tuple[list[str], str]:
-    """The columns of ours that are filled, and the query that fills them, and old_key and was: our word for its status.
-
-    Nothing is pending yet: an insert of a pending row looks for echoes.
-    """
+    """The columns of ours that are filled, and the query that fills them, and old_key."""
     key = reading.table.key
     assert key
     filled = values(reading, "o")
@@ -197,7 +198,7 @@ def _old_rows(reading: Reading, options: Options, grace_until: str, *, keys: boo
     filled |= {
         "id": f"o.{key.quoted}",
         "service": service,
-        "status": "case when s.status in ('pending', 'processing') then 'processing' else s.status end",
+        "status": "case s.status when 'processing' then 'pending' else s.status end",
         "next_retry_at": f"case s.status when 'processing' then {grace_until} "
         f"when 'pending' then coalesce({at['next_retry_at']}, now()) end",
         "settled_at": "case when s.status not in ('pending', 'processing') then "
@@ -222,7 +223,7 @@ def _old_rows(reading: Reading, options: Options, grace_until: str, *, keys: boo
     return (
         columns,
         f"""
-  select o.{key.quoted}::text as old_key, s.status as was,
+  select o.{key.quoted}::text as old_key,
     {selected}
   from public.{QUEUE}_old as o
     cross join lateral (select {ours} as status) as s""",
@@ -237,7 +238,8 @@ def copy_rows(
 ) -> str:
     """Copies old rows; `which` says which ones: what follows `from … as o`. A row that is there already stays as it is.
 
-    `result` says what to select from batch (old_key, id, was: its status in our words) and copied (id).
+    `result` says what to select from batch (old_key, id) and copied (id). Run as dlq_owner, by set role: the rows are
+    then taken for what they are, and not for echoes.
     """
     columns, query = _old_rows(reading, options, grace_until, keys=keys)
     names = ", ".join(columns)
@@ -252,11 +254,6 @@ copied as (
   returning id
 )
 {result}"""
-
-
-def make_pending(ids: str) -> str:
-    """Makes copied rows pending, as dlq_owner, whom no trigger of ours minds."""
-    return f"update public.{QUEUE} as e set status = 'pending' where e.id = any ({ids})"
 
 
 def next_keys(reading: Reading, options: Options, step: str, position: str | None, limit: int) -> str:
@@ -309,7 +306,7 @@ def _copy_what_is_under_way(plan: Plan, options: Options) -> Iterator[str]:
         options,
         f"now() + interval '{options.grace_minutes} minutes'",
         which,
-        "select array_agg(c.id), array_agg(b.old_key) into v_ids, v_keys from batch as b join copied as c using (id)",
+        "select array_agg(b.old_key) into v_keys from batch as b join copied as c using (id)",
     )
     yield f"""
 set local role dlq_owner;
@@ -317,11 +314,9 @@ set local timezone = 'UTC';
 set local statement_timeout = '300ms';
 do $adopt$
 declare
-  v_ids uuid[];
   v_keys text[];
 begin
   {copy.strip()};
-  {make_pending("v_ids")};
   update dlq.adoption
   set copied_first = coalesce(v_keys, '{{}}'), entries_copied = coalesce(cardinality(v_keys), 0);
 exception when query_canceled or data_exception or integrity_constraint_violation then

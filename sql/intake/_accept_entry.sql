@@ -34,7 +34,8 @@ begin
       left join dlq.endpoints as template on template.service = '*' and own.service is null;
 
     new.next_retry_at := coalesce(new.next_retry_at, v_now + v_wait * (1 + v_jitter * random()));
-    if v_any_in_flight or new.headers is not null then
+    -- Whoever is dlq_owner by set role brings in what failed long ago: dlqctl adopt.
+    if (v_any_in_flight or new.headers is not null) and current_setting('role') <> 'dlq_owner' then
       new.duplicate_of := dlq._echo_of(new.service, new.headers, new.payload, new.raw_body);
       if new.duplicate_of is not null then
         new.status := 'discarded';

@@ -233,6 +233,14 @@ def test_every_value_is_kept(home: str) -> None:
     assert rows(home, runs + "dlq_processing_log") == rows(home, runs + "dlq_processing_log_old")
 
 
+def test_it_is_one_act_on_record_however_many_rows_follow(home: str) -> None:
+    adopted(home)
+
+    # Entries that are brought in are no acts; the runs of the old processor are history that somebody wrote.
+    acts = rows(home, "select action, object, after -> 'entries' from dlq.audit_log where object ~ 'webhook_dlq'")
+    assert acts == [("adopt", "public.webhook_dlq", 40)]
+
+
 def test_an_old_processor_in_mid_run_writes_how_it_ended_and_nothing_is_sent_again(
     home: str, role: Callable[..., str]
 ) -> None:
