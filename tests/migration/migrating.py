@@ -16,6 +16,7 @@ import pytest
 
 from dlqctl import cli
 from dlqctl.cluster import find_server
+from dlqctl.definitions import ROLES
 
 
 @dataclass(frozen=True)
@@ -104,3 +105,10 @@ WAITING = """
     where application_name = 'dlqctl' and wait_event_type = 'Lock' and datname = current_database()
 """
 """Who runs migrate and waits for a lock."""
+
+
+def let_use_our_roles(dsn: str, role: str) -> None:
+    """As if `role` had made our roles: those of this server may be an earlier test's, which 16 and later mind."""
+    with psycopg.connect(dsn) as conn:
+        for (ours,) in conn.execute("select rolname from pg_roles where rolname = any (%s)", (list(ROLES),)).fetchall():
+            conn.execute(f"grant {ours} to {role} with admin option".encode())

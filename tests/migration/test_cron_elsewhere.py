@@ -10,7 +10,7 @@ from psycopg.conninfo import make_conninfo
 
 from dlqctl.cluster import Cluster
 from dlqctl.migrate import migrate
-from tests.migration.migrating import Outcome, ask, do, run
+from tests.migration.migrating import Outcome, ask, do, let_use_our_roles, run
 
 NET = ("--net-worker",)
 CRON = ("--cron-dsn", "dbname=dlq")
@@ -192,6 +192,7 @@ def test_a_database_that_was_renamed_has_one_job_again(app: Make, cron_database:
 def test_a_role_that_is_no_superuser_schedules_with_the_grants_it_is_told(app: Make, cron_database: str) -> None:
     shop = app("shop")
     do(cron_database, "create role clerk login createrole", "alter database shop owner to clerk")
+    let_use_our_roles(cron_database, "clerk")
     clerk = make_conninfo(shop, user="clerk")
     try:
         refused = run("--dsn", clerk, "migrate", *NET, *CRON)

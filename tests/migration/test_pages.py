@@ -13,7 +13,7 @@ import pytest
 from dlqctl.bundle import ROOT
 from dlqctl.cluster import Cluster
 from dlqctl.migrate import migrate
-from tests.migration.migrating import ask, do, program
+from tests.migration.migrating import ask, do, let_use_our_roles, program
 
 pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="not in a checkout")
 
@@ -72,6 +72,7 @@ def test_uninstall(cluster: Cluster, empty_database: str, tmp_path: Path) -> Non
 def test_managed_servers(_cron_cluster: Cluster, cron_database: str, tmp_path: Path) -> None:  # noqa: PT019
     do(cron_database, "create database shop template template0", "create role keeper login createrole")
     do(cron_database, "alter database shop owner to keeper")
+    let_use_our_roles(cron_database, "keeper")
     (migrate_and_verify,) = blocks("managed-servers.md", "sh")
     (grants,) = (block.replace("deployer", "keeper") for block in blocks("managed-servers.md", "sql"))
     try:
