@@ -221,25 +221,27 @@ def process(dsn: str | None, output_format: str) -> None:
 @cli.command()
 @click.argument("service", required=False)
 @click.option("--reason", required=True, help="Why; whoever is on call next reads it.")
+@click.option("--for", "duration", metavar="INTERVAL", help="As in '2 hours'. Else until it is resumed.")
 @_database
-def pause(dsn: str | None, service: str | None, reason: str) -> None:
+def pause(dsn: str | None, service: str | None, reason: str, duration: str | None) -> None:
     """Stop sending to SERVICE, or to all. Webhooks still come in, and use up no retries."""
     from dlqctl.output import say
 
     with _connection(dsn) as connection:
-        connection.execute("select dlq.pause(%s, %s)", (reason, service))
+        connection.execute("select dlq.pause(%s, %s, now() + %s::interval)", (reason, service, duration))
     say(f"paused: {service or 'everything'}. To go on: dlqctl resume{' ' + service if service else ''}")
 
 
 @cli.command()
 @click.argument("service", required=False)
+@click.option("--reason", help="Why; it goes into dlq.audit_log.")
 @_database
-def resume(dsn: str | None, service: str | None) -> None:
+def resume(dsn: str | None, service: str | None, reason: str | None) -> None:
     """Send to SERVICE again, or end the pause of everything. Exit 1 if there was no pause."""
     from dlqctl.output import say
 
     with _connection(dsn) as connection:
-        row = connection.execute("select dlq.resume(%s)", (service,)).fetchone()
+        row = connection.execute("select dlq.resume(%s, %s)", (service, reason)).fetchone()
     if not (row and row[0]):
         raise DlqctlError(f"{service or 'everything'} was not paused", "dlqctl health shows what is")
     say(f"resumed: {service or 'everything'}")
@@ -324,6 +326,21 @@ def endpoints_set(
             },
         )
     say(f"set: {service}. To try it: dlqctl endpoints test {'SERVICE' if service == '*' else service}")
+
+
+@endpoints.command("reset")
+@click.argument("service")
+@click.option("--reason", required=True, help="Why; it goes into dlq.audit_log.")
+@_database
+def endpoints_reset(dsn: str | None, service: str, reason: str) -> None:
+    """Send to SERVICE at full rate again, without waiting for a probe. Exit 1 if it was not held back."""
+    from dlqctl.output import say
+
+    with _connection(dsn) as connection:
+        row = connection.execute("select dlq.reset_endpoint(%s, %s)", (service, reason)).fetchone()
+    if not (row and row[0]):
+        raise DlqctlError(f"nothing holds {service} back", "dlqctl endpoints list; dlqctl health")
+    say(f"reset: {service}. Its circuit opens again if it still fails: dlqctl endpoints list")
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -14,18 +14,20 @@ from dlqctl.errors import DlqctlError
 
 COLUMNS = ("service", "url", "timeout_ms", "max_in_flight", "retries", "state")
 
+# A circuit says more than a configuration; the template has none.
 _LIST = """
     select e.service, e.url, e.timeout_ms, e.max_in_flight,
       cardinality(coalesce(e.retry_schedule, s.retry_schedule)) as retries,
       case
         when not e.enabled then 'disabled'
-        when t.paused_at is not null and (t.paused_until is null or t.paused_until > dlq._now()) then
-          'paused: ' || t.pause_reason
+        when c.state = 'paused' then 'paused: ' || c.pause_reason
+        when c.state = 'open' then format('open, %s; next try %s', c.trouble, to_char(c.probe_at, 'HH24:MI:SS TZ'))
+        when c.state = 'half open' then format('half open, %s in flight at most', c.cap)
         else 'on'
       end as state
     from dlq.endpoints as e
       cross join dlq.settings as s
-      left join dlq.endpoint_state as t on t.service = e.service
+      left join dlq.circuits as c on c.service = e.service
     order by e.service
 """
 
@@ -106,6 +108,8 @@ def _why_waiting(connection: psycopg.Connection, service: str) -> str:
           else format('the endpoint of %%s ', %(service)s::text) || case
             when not r.enabled then 'is disabled'
             when dlq._is_paused(%(service)s) then 'is paused'
+            when exists (select from dlq.endpoint_state as t where t.service = %(service)s and t.cap = 0) then
+              'has failed too often: its circuit is open'
             else coalesce('waits: ' || dlq._missing_secret(%(service)s), 'has no free slot')
           end
         end

@@ -113,6 +113,7 @@ create unlogged table dlq.in_flight (
   attempt integer not null,
   timeout_ms integer not null,
   echoed boolean not null default false,
+  is_probe boolean not null default false,
   service text not null,
   digest bytea not null,
   constraint in_flight_pkey primary key (entry_id)
@@ -133,6 +134,7 @@ comment on column dlq.in_flight.net_oid is 'The oid of net._http_response then: 
 comment on column dlq.in_flight.attempt is 'Its number among the entry''s attempts, from 1.';
 comment on column dlq.in_flight.timeout_ms is 'How long the sender waits for the answer, in milliseconds.';
 comment on column dlq.in_flight.echoed is 'The handler has stored this failure again: it has not been delivered, whatever it answers.';
+comment on column dlq.in_flight.is_probe is 'Sent to see whether the endpoint is back: if it is not, that uses up no retry.';
 comment on column dlq.in_flight.service is 'The entry''s service.';
 comment on column dlq.in_flight.digest is 'SHA-256 of the body, by which an echo is recognised.';
 
@@ -143,6 +145,7 @@ create table dlq.delivery_attempts (
   request_id bigint,
   attempt integer not null,
   status_code integer,
+  is_probe boolean not null default false,
   outcome text not null,
   service text not null,
   error text,
@@ -162,6 +165,8 @@ comment on column dlq.delivery_attempts.settled_at is 'When its outcome was reco
 comment on column dlq.delivery_attempts.request_id is 'pg_net''s id of the request. Not unique: ids restart after a crash.';
 comment on column dlq.delivery_attempts.attempt is 'Its number among the entry''s attempts, from 1. Sent as dlq-attempt.';
 comment on column dlq.delivery_attempts.status_code is 'The HTTP status, where there was an answer.';
+comment on column dlq.delivery_attempts.is_probe is
+'Sent while the endpoint''s circuit was open, to see whether it is back. A failure that was the endpoint''s used up no retry.';
 comment on column dlq.delivery_attempts.outcome is
 $$delivered: 2xx. http_error: another status, or a redirect. network_error: no answer, for a known reason.
 echoed: the handler stored the failure again. unanswered: nobody knows. not_sent: the request could not be made.$$;
@@ -270,25 +275,58 @@ comment on column dlq.secrets.updated_at is 'When it was set last.';
 comment on column dlq.secrets.name is 'As endpoints name it: a letter or _, then letters, digits, _, . and -, 128 at most.';
 comment on column dlq.secrets.value is 'The secret itself.';
 
-create table dlq.endpoint_state (
-  paused_at timestamptz,
+create table dlq.pauses (
+  paused_at timestamptz not null,
   paused_until timestamptz,
   service text not null,
-  paused_by text,
-  pause_reason text,
+  paused_by text not null,
+  reason text not null,
+  constraint pauses_pkey primary key (service),
+  constraint service_is_a_slug check (service = '*' or service ~ '^[a-z0-9][a-z0-9_-]{0,62}$')
+);
+alter table dlq.pauses enable row level security;
+
+comment on table dlq.pauses is 'A row is a pause that a person has made: nothing is sent to that service. To resume deletes it.';
+comment on column dlq.pauses.paused_at is 'Since when.';
+comment on column dlq.pauses.paused_until is 'When it ends by itself. Null: when somebody resumes it.';
+comment on column dlq.pauses.service is 'As in webhook_dlq.service, or * for everything.';
+comment on column dlq.pauses.paused_by is 'Who paused it.';
+comment on column dlq.pauses.reason is 'Why.';
+
+create table dlq.endpoint_state (
+  failing_since timestamptz,
+  probe_at timestamptz,
+  cap_changed_at timestamptz,
+  timed_out_at timestamptz,
+  cap integer,
+  trips integer not null default 0,
+  service text not null,
+  trouble text,
+  suspects uuid[] not null default '{}',
   constraint endpoint_state_pkey primary key (service),
-  constraint service_is_a_slug check (service = '*' or service ~ '^[a-z0-9][a-z0-9_-]{0,62}$'),
-  constraint a_pause_says_who_and_why check ((paused_at is null) = (paused_by is null) and (paused_at is null) = (pause_reason is null))
+  constraint service_is_a_slug check (service ~ '^[a-z0-9][a-z0-9_-]{0,62}$'),
+  constraint cap_is_not_negative check (cap >= 0),
+  constraint trips_are_not_negative check (trips >= 0),
+  constraint open_has_a_next_probe check (cap is distinct from 0 or probe_at is not null)
 );
 alter table dlq.endpoint_state enable row level security;
 
 comment on table dlq.endpoint_state is
-$$The moving part of an endpoint, apart from its configuration. The row * speaks for all of them.$$;
-comment on column dlq.endpoint_state.paused_at is 'Since when nothing is sent to it. Null if it is not paused.';
-comment on column dlq.endpoint_state.paused_until is 'When the pause ends by itself. Null: when somebody resumes it.';
-comment on column dlq.endpoint_state.service is 'As in webhook_dlq.service, or * for everything.';
-comment on column dlq.endpoint_state.paused_by is 'The role that paused it.';
-comment on column dlq.endpoint_state.pause_reason is 'Why.';
+$$The circuit breaker of a service whose endpoint is, or lately was, in trouble. The processor alone writes it; no row: all is
+well. It is apart from dlq.endpoints so that a configuration is not rewritten at every answer. To read: dlq.circuits.$$;
+comment on column dlq.endpoint_state.failing_since is 'The first failure since the last answer that was none. Null: the last pass went well.';
+comment on column dlq.endpoint_state.probe_at is 'With cap 0: when one entry is sent to see whether the endpoint is back.';
+comment on column dlq.endpoint_state.cap_changed_at is
+'By the real clock. Answers to requests that are older do not move cap: it moves once a round trip.';
+comment on column dlq.endpoint_state.timed_out_at is
+'By the real clock: the last pass in which more requests timed out than were answered. Null since one in which it was the other way round.';
+comment on column dlq.endpoint_state.cap is
+'At most this many of its requests are under way at once. Null: the endpoint''s max_in_flight. 0: the circuit is open, nothing but probes is sent.';
+comment on column dlq.endpoint_state.trips is 'How often in a row the circuit opened or a probe failed: the pauses grow with it.';
+comment on column dlq.endpoint_state.service is 'As in webhook_dlq.service.';
+comment on column dlq.endpoint_state.trouble is 'The last failure: HTTP and a status, or an outcome as in dlq.delivery_attempts.';
+comment on column dlq.endpoint_state.suspects is
+'The entries, each once, that failed since cap last moved or something went well. At three cap is halved.';
 
 create table dlq.net_workers (
   started_at timestamptz not null default now(),
@@ -331,6 +369,7 @@ create table dlq.settings (
   jitter double precision not null default 0.1,
   max_unanswered integer not null default 10,
   max_in_flight integer not null default 1000,
+  outage_patience interval not null default '3 days',
   replay_window interval not null default '7 days',
   constraint settings_pkey primary key (singleton),
   constraint there_is_one_row check (singleton),
@@ -340,6 +379,7 @@ create table dlq.settings (
   constraint jitter_is_a_share check (jitter between 0 and 1),
   constraint max_unanswered_is_positive check (max_unanswered >= 1),
   constraint max_in_flight_is_bounded check (max_in_flight between 1 and 100000),
+  constraint outage_patience_is_not_negative check (outage_patience >= '0'),
   constraint replay_window_is_not_negative check (replay_window >= '0'),
   constraint retry_schedule_is_waits check (
     cardinality(retry_schedule) between 1 and 50 and array_position(retry_schedule, null) is null
@@ -363,7 +403,8 @@ comment on column dlq.settings.retry_schedule is 'The waits before each retry; t
 comment on column dlq.settings.jitter is 'A wait is lengthened by a random share of itself, up to this.';
 comment on column dlq.settings.max_unanswered is 'An entry with so many unanswered attempts is failed.';
 comment on column dlq.settings.max_in_flight is 'With a sender other than pg_net: at most so many requests under way in all. pg_net''s own batch size decides there.';
-
+comment on column dlq.settings.outage_patience is
+'Failures of an endpoint that has failed for longer use up retries again, so that its entries come to an end: they are failed.';
 comment on column dlq.settings.replay_window is
 'For so long dlq.receive_webhook() takes the same signed webhook for a duplicate. WhatsApp delivers again for 7 days.';
 

@@ -5,7 +5,8 @@ select dlq._revoke_everything('{dlq,public}');
 grant usage on schema dlq to dlq_admin, dlq_reader, dlq_writer;
 
 grant select, insert, update, delete on public.webhook_dlq to dlq_admin;
-grant select on public.dlq_processing_log, dlq.in_flight, dlq.delivery_attempts, dlq.endpoint_state, dlq.net_workers to dlq_admin;
+grant select on public.dlq_processing_log, dlq.in_flight, dlq.delivery_attempts, dlq.pauses, dlq.endpoint_state, dlq.net_workers
+  to dlq_admin;
 grant select on dlq.audit_log to dlq_admin;
 grant select, insert, update, delete on dlq.endpoints to dlq_admin;
 grant select, update on dlq.settings to dlq_admin;
@@ -14,18 +15,18 @@ grant select
   (id, service, status, retry_count, attempt_count, unanswered_count, created_at, next_retry_at, last_retry_at,
    settled_at, updated_at, duplicate_of, correlation_id)
   on public.webhook_dlq to dlq_reader;
-grant select on public.dlq_processing_log, dlq.endpoint_state, dlq.net_workers, dlq.settings to dlq_reader;
+grant select on public.dlq_processing_log, dlq.pauses, dlq.endpoint_state, dlq.net_workers, dlq.settings to dlq_reader;
 grant select  -- without the digest: it would tell whether a payload is the one that somebody guesses
-  (entry_id, request_id, dispatched_at, missing_since, net_oid, attempt, timeout_ms, echoed, service)
+  (entry_id, request_id, dispatched_at, missing_since, net_oid, attempt, timeout_ms, echoed, is_probe, service)
   on dlq.in_flight to dlq_reader;
 grant select
-  (entry_id, dispatched_at, settled_at, request_id, attempt, status_code, outcome, service)
+  (entry_id, dispatched_at, settled_at, request_id, attempt, status_code, is_probe, outcome, service)
   on dlq.delivery_attempts to dlq_reader;
 grant select
   (created_at, updated_at, timeout_ms, max_in_flight, enabled, allow_http, allow_private, service, url, host, retry_schedule,
    signing, secret_names, auth, auth_secret, body)
   on dlq.endpoints to dlq_reader;
-grant select on dlq.entries, dlq.backlog, dlq.health to dlq_admin, dlq_reader;
+grant select on dlq.entries, dlq.backlog, dlq.circuits, dlq.health to dlq_admin, dlq_reader;
 
 grant insert (service, payload, raw_body, headers, phone_number, error_message, idempotency_key, correlation_id)
   on public.webhook_dlq to dlq_writer;
@@ -45,7 +46,7 @@ grant execute on function
   dlq._cycle_budget(), dlq._begin_run(), dlq._step(bigint, text), dlq._next_pass(bigint, integer, interval)
   to dlq_admin;
 grant execute on function
-  dlq.pause(text, text, timestamptz), dlq.resume(text),
+  dlq.pause(text, text, timestamptz), dlq.resume(text, text), dlq.reset_endpoint(text, text),
   dlq.set_endpoint(text, text, boolean, boolean, integer, integer, jsonb, interval[], boolean, text, text[], text, text, text), dlq.remove_endpoint(text),
   dlq.set_secret(text, text), dlq.remove_secret(text), dlq.list_secrets(),
   dlq.schedule_jobs(), dlq.unschedule_jobs()

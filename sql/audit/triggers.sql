@@ -26,7 +26,7 @@ create or replace trigger audit
 after insert or update or delete on dlq.settings
 for each row execute function dlq._audit_change(
   '', 'installed_at', 'system_identifier', 'database_oid', 'cycle_minutes', 'cycle_budget', 'silence_alert',
-  'retry_schedule', 'jitter', 'max_unanswered', 'max_in_flight', 'replay_window');
+  'retry_schedule', 'jitter', 'max_unanswered', 'max_in_flight', 'outage_patience', 'replay_window');
 alter table dlq.settings enable always trigger audit;
 comment on trigger audit on dlq.settings is 'Records who changes a setting.';
 
@@ -61,11 +61,26 @@ alter table dlq.audit_key enable always trigger audit_truncate;
 comment on trigger audit_truncate on dlq.audit_key is 'Records who empties it.';
 
 create or replace trigger audit
+after insert or update or delete on dlq.pauses
+for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change('service', 'paused_at', 'paused_until', 'paused_by', 'reason');
+alter table dlq.pauses enable always trigger audit;
+comment on trigger audit on dlq.pauses is 'Records who pauses or resumes by hand. The verbs do so themselves, with the reason.';
+
+create or replace trigger audit_truncate
+after truncate on dlq.pauses
+for each statement when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change();
+alter table dlq.pauses enable always trigger audit_truncate;
+comment on trigger audit_truncate on dlq.pauses is 'Records who empties it.';
+
+create or replace trigger audit
 after insert or update or delete on dlq.endpoint_state
 for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
-execute function dlq._audit_change('service', 'paused_at', 'paused_until', 'paused_by', 'pause_reason');
+execute function dlq._audit_change(
+  'service', 'cap', 'trips', 'failing_since', 'probe_at', 'cap_changed_at', 'timed_out_at', 'trouble', 'suspects');
 alter table dlq.endpoint_state enable always trigger audit;
-comment on trigger audit on dlq.endpoint_state is 'Records who pauses or resumes by hand.';
+comment on trigger audit on dlq.endpoint_state is 'Records who moves a circuit breaker by hand.';
 
 create or replace trigger audit_truncate
 after truncate on dlq.endpoint_state
@@ -79,7 +94,7 @@ after insert or update or delete on dlq.in_flight
 for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
 execute function dlq._audit_change(
   'entry_id', 'service', 'request_id', 'attempt', 'dispatched_at', 'missing_since', 'net_oid', 'timeout_ms',
-  'echoed');
+  'echoed', 'is_probe');
 alter table dlq.in_flight enable always trigger audit;
 comment on trigger audit on dlq.in_flight is 'Records who meddles with the requests in flight.';
 
@@ -94,7 +109,7 @@ create or replace trigger audit
 after insert or update or delete on dlq.delivery_attempts
 for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
 execute function dlq._audit_change(
-  'entry_id', 'service', 'attempt', 'outcome', 'status_code', 'request_id', 'dispatched_at', 'settled_at');
+  'entry_id', 'service', 'attempt', 'outcome', 'status_code', 'is_probe', 'request_id', 'dispatched_at', 'settled_at');
 alter table dlq.delivery_attempts enable always trigger audit;
 comment on trigger audit on dlq.delivery_attempts is 'Records who rewrites the history of attempts.';
 

@@ -4,28 +4,51 @@
 -- service locks: to lock what is not sent would be a write for each row and pass.
 -- The cost is that of the services that wait and of the entries that are due.
 -- An entry whose last request is still in flight (a person has made it due again) waits for that answer first.
+--
+-- The slots are as many as dlq._move_cap() has left. An open circuit lets one entry through when its next probe is due.
+-- pg_net answers a batch when the slowest of it has answered, so there the endpoints that lately timed out take the slow lane: they
+-- are sent while nothing else of ours is due or under way, and otherwise together, once a minute.
 create or replace function dlq._claim(room integer)
 returns uuid[]
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 with clock as materialized (
-  select dlq._now() as now
+  select dlq._now() as now, nullif(current_setting('pg_net.batch_size', true), '') is not null as has_lanes
 ),
-callable as (
-  select w.service, r.max_in_flight - (select count(*) from dlq.in_flight as f where f.service = w.service) as free
+callable as materialized (
+  select
+    w.service, t.timed_out_at,
+    clock.has_lanes and t.timed_out_at > clock_timestamp() - interval '10 minutes' as is_slow,
+    case when t.cap = 0 then 1 else least(t.cap, r.max_in_flight) end
+      - (select count(*) from dlq.in_flight as f where f.service = w.service) as free
   from dlq._waiting_services as w
     cross join clock
     cross join lateral dlq._route(w.service) as r
+    left join dlq.endpoint_state as t on t.service = w.service
   where r.enabled
+    and (t.cap is distinct from 0 or t.probe_at <= clock.now)
     and not dlq._is_paused(w.service)
     and dlq._missing_secret(w.service) is null
     and exists (
       select from public.webhook_dlq as e
       where e.status = 'pending' and e.service = w.service and e.next_retry_at <= clock.now)
 ),
+lanes as materialized (
+  select
+    not exists (select from callable as c where c.is_slow is not true)
+    and not exists (
+      select from dlq.in_flight as f
+      where f.service not in (
+        select t.service from dlq.endpoint_state as t where t.timed_out_at > clock_timestamp() - interval '10 minutes'))
+    or (select max(c.timed_out_at) from callable as c) < clock_timestamp() - interval '1 minute' as is_slow_open
+),
 due as (
   select d.id, row_number() over (partition by c.service order by d.next_retry_at) as turn, d.next_retry_at
-  from (select c.*, count(*) over () as services from callable as c where c.free > 0) as c
+  from (
+      select c.*, count(*) over () as services
+      from callable as c cross join lanes
+      where c.free > 0 and (c.is_slow is not true or lanes.is_slow_open)
+    ) as c
     cross join clock
     cross join lateral (
       select e.id, e.next_retry_at

@@ -1,13 +1,21 @@
--- How many more requests may be handed to the sender now. pg_net is shared with others, and sends one batch after
--- the other: never more of ours than two batches hold. The net-worker tells no batch size; there a setting decides.
+-- How many more requests may be handed to the sender now. pg_net is shared with others, and sends one batch after the other, oldest
+-- first: never more of ours than two batches hold, and half a batch while somebody else's wait there. The net-worker
+-- tells no batch size; there a setting decides.
 create or replace function dlq._room()
 returns integer
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 select greatest(0,
-  coalesce(2 * current_setting('pg_net.batch_size', true)::integer, s.max_in_flight)
+  case
+    when b.size is null then s.max_in_flight
+    when exists (
+      select from net.http_request_queue as q where q.id not in (select f.request_id from dlq.in_flight as f))
+    then (b.size + 1) / 2
+    else 2 * b.size
+  end
   - (select count(*) from dlq.in_flight)::integer)
 from dlq.settings as s
+  cross join (select nullif(current_setting('pg_net.batch_size', true), '')::integer as size) as b
 $$;
 
 comment on function dlq._room() is 'How many more requests may be handed to the sender now.';

@@ -68,11 +68,13 @@ begin
     from posted as p
     where e.id = p.id
   )
-  insert into dlq.in_flight (entry_id, request_id, dispatched_at, net_oid, attempt, timeout_ms, service, digest)
+  insert into dlq.in_flight
+    (entry_id, request_id, dispatched_at, net_oid, attempt, timeout_ms, is_probe, service, digest)
   select
-    p.id, p.request_id, clock_timestamp(), to_regclass('net._http_response'), p.attempt, p.timeout_ms, p.service,
-    sha256(p.bytes)
-  from posted as p;
+    p.id, p.request_id, clock_timestamp(), to_regclass('net._http_response'), p.attempt, p.timeout_ms,
+    t.service is not null, p.service, sha256(p.bytes)
+  from posted as p
+    left join dlq.endpoint_state as t on t.service = p.service and t.cap = 0;
 
   get diagnostics v_sent = row_count;
   return v_sent;

@@ -2,12 +2,14 @@
 --
 --   delivered                              reprocessed
 --   unanswered                             pending again, no retry used; failed when it happened too often
+--   a probe that found its endpoint down   pending again, no retry used, behind all that are due
 --   410 Gone, or the retries are used up   failed
 --   anything else                          pending, with the schedule's next wait, lengthened by jitter
 --
 -- The arrays are parallel: one element of each is one attempt. Entries that somebody else has locked are left
 -- for the next pass. An entry that a person has settled meanwhile stays as it is; one that a person has made
 -- due again stays due, unless it was delivered. The caller holds the engine's lock and its rows of dlq.in_flight.
+-- What the answers say of their endpoints moves the caps: see dlq._move_cap().
 create or replace function dlq._settle(
   entry_ids uuid[],
   outcomes text[],
@@ -21,95 +23,135 @@ create or replace function dlq._settle(
 )
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_service record;
 begin
-  with verdicts as (
-    select v.*, v.outcome in ('http_error', 'network_error', 'echoed', 'not_sent') as is_failure
-    from unnest(entry_ids, outcomes, status_codes, errors, replies, waits)
-      as v (entry_id, outcome, status_code, error, reply, wait)
-  ),
-  entries as (
+  delivered := 0;
+  failed := 0;
+  unanswered := 0;
+  for v_service in
+    with verdicts as (
+      select
+        v.*,
+        v.outcome in ('http_error', 'network_error', 'echoed', 'not_sent') as is_failure,
+        dlq._is_endpoints_fault(v.outcome, v.status_code) as is_endpoints_fault
+      from unnest(entry_ids, outcomes, status_codes, errors, replies, waits)
+        as v (entry_id, outcome, status_code, error, reply, wait)
+    ),
+    entries as (
+      select
+        v.*, e.service, e.status, e.retry_count, e.unanswered_count, e.last_retry_at, s.jitter, s.max_unanswered,
+        coalesce(r.retry_schedule, s.retry_schedule) as schedule,
+        coalesce(f.is_probe, false) as is_probe,
+        f.is_probe is true and v.is_endpoints_fault is true as is_in_vain,
+        e.attempt_count + (v.outcome = 'not_sent')::integer as attempt
+      from verdicts as v
+        join public.webhook_dlq as e on e.id = v.entry_id
+        cross join dlq.settings as s
+        left join dlq.in_flight as f on f.entry_id = v.entry_id
+        left join lateral dlq._route(e.service) as r on true
+      for update of e skip locked
+    ),
+    counted as (
+      select
+        e.*,
+        e.retry_count + (e.is_failure and not e.is_in_vain)::integer as retries_used,
+        -- What a Retry-After asks for, up to the schedule's longest wait.
+        case when e.wait is not null then least(e.wait, (select max(w) from unnest(e.schedule) as w)) end as asked
+      from entries as e
+    ),
+    decided as (
+      select
+        c.*,
+        case
+          when c.status not in ('pending', 'processing') then c.status
+          when c.outcome = 'delivered' then 'reprocessed'
+          when c.outcome = 'not_sent' or c.status = 'processing' then
+            case
+              when c.is_in_vain then 'pending'
+              when c.is_failure and (c.retries_used >= cardinality(c.schedule) or c.status_code = 410) then 'failed'
+              when c.outcome = 'unanswered' and c.unanswered_count + 1 >= c.max_unanswered then 'failed'
+              else 'pending'
+            end
+          else 'pending'
+        end as new_status,
+        case
+          when c.is_in_vain then interval '0'
+          when c.outcome = 'unanswered' then
+            -- At once, then after 1, 2, 4 … 32 minutes.
+            interval '1 minute' * case when c.unanswered_count = 0 then 0 else 2 ^ least(c.unanswered_count - 1, 5) end
+          else
+            greatest(c.schedule[least(c.retries_used + 1, cardinality(c.schedule))] * (1 + c.jitter * random()), c.asked)
+        end as next_wait
+      from counted as c
+    ),
+    moved as (
+      update public.webhook_dlq as e
+      set
+        status = d.new_status,
+        retry_count = d.retries_used,
+        unanswered_count = e.unanswered_count + (d.outcome = 'unanswered')::integer,
+        attempt_count = d.attempt,
+        next_retry_at = case
+          when d.new_status <> 'pending' then null
+          when d.status = 'pending' and d.outcome <> 'not_sent' then e.next_retry_at
+          else dlq._now() + d.next_wait
+        end,
+        settled_at = case
+          when d.new_status = 'pending' then null
+          when d.new_status = d.status then e.settled_at
+          else dlq._now()
+        end,
+        updated_at = dlq._now()
+      from decided as d
+      where e.id = d.entry_id
+      returning e.id
+    ),
+    landed as (
+      delete from dlq.in_flight as f
+      using moved as m
+      where f.entry_id = m.id
+      returning f.entry_id, f.request_id, f.dispatched_at
+    ),
+    recorded as (
+      -- The counters of an entry can be edited by hand; history must not stop the run for it.
+      insert into dlq.delivery_attempts
+        (entry_id, dispatched_at, settled_at, request_id, attempt, status_code, is_probe, outcome, service, error, reply)
+      select
+        d.entry_id, coalesce(l.dispatched_at, d.last_retry_at, clock_timestamp()), clock_timestamp(), l.request_id,
+        d.attempt, d.status_code, d.is_probe, d.outcome, d.service, d.error, d.reply
+      from decided as d
+        left join landed as l using (entry_id)
+      on conflict do nothing
+    ),
+    told as (  -- what speaks for or against the endpoint: nothing that was asked before its cap last moved
+      select
+        d.*,
+        case when t.cap_changed_at is null or l.dispatched_at > t.cap_changed_at then d.is_endpoints_fault end as is_fault
+      from decided as d
+        left join landed as l using (entry_id)
+        left join dlq.endpoint_state as t on t.service = d.service
+    )
     select
-      v.*, e.service, e.status, e.retry_count, e.unanswered_count, s.jitter, s.max_unanswered,
-      coalesce(r.retry_schedule, s.retry_schedule) as schedule,
-      e.retry_count + v.is_failure::integer as retries_used,
-      e.attempt_count + (v.outcome = 'not_sent')::integer as attempt,
-      e.last_retry_at
-    from verdicts as v
-      join public.webhook_dlq as e on e.id = v.entry_id
-      cross join dlq.settings as s
-      left join lateral dlq._route(e.service) as r on true
-    for update of e skip locked
-  ),
-  decided as (
-    select
-      e.*,
-      case
-        when e.status not in ('pending', 'processing') then e.status
-        when e.outcome = 'delivered' then 'reprocessed'
-        when e.outcome = 'not_sent' or e.status = 'processing' then
-          case
-            when e.is_failure and (e.retries_used >= cardinality(e.schedule) or e.status_code = 410) then 'failed'
-            when e.outcome = 'unanswered' and e.unanswered_count + 1 >= e.max_unanswered then 'failed'
-            else 'pending'
-          end
-        else 'pending'
-      end as new_status,
-      case
-        when e.outcome = 'unanswered' then
-          -- At once, then after 1, 2, 4 … 32 minutes.
-          interval '1 minute' * case when e.unanswered_count = 0 then 0 else 2 ^ least(e.unanswered_count - 1, 5) end
-        else
-          greatest(
-            e.schedule[least(e.retries_used + 1, cardinality(e.schedule))] * (1 + e.jitter * random()),
-            case when e.wait is not null then least(e.wait, (select max(w) from unnest(e.schedule) as w)) end)
-      end as next_wait
-    from entries as e
-  ),
-  moved as (
-    update public.webhook_dlq as e
-    set
-      status = d.new_status,
-      retry_count = d.retries_used,
-      unanswered_count = e.unanswered_count + (d.outcome = 'unanswered')::integer,
-      attempt_count = d.attempt,
-      next_retry_at = case
-        when d.new_status <> 'pending' then null
-        when d.status = 'pending' and d.outcome <> 'not_sent' then e.next_retry_at
-        else dlq._now() + d.next_wait
-      end,
-      settled_at = case
-        when d.new_status = 'pending' then null
-        when d.new_status = d.status then e.settled_at
-        else dlq._now()
-      end,
-      updated_at = dlq._now()
-    from decided as d
-    where e.id = d.entry_id
-    returning e.id
-  ),
-  landed as (
-    delete from dlq.in_flight as f
-    using moved as m
-    where f.entry_id = m.id
-    returning f.entry_id, f.request_id, f.dispatched_at
-  ),
-  recorded as (
-    -- The counters of an entry can be edited by hand; history must not stop the run for it.
-    insert into dlq.delivery_attempts
-      (entry_id, dispatched_at, settled_at, request_id, attempt, status_code, outcome, service, error, reply)
-    select
-      d.entry_id, coalesce(l.dispatched_at, d.last_retry_at, clock_timestamp()), clock_timestamp(), l.request_id,
-      d.attempt, d.status_code, d.outcome, d.service, d.error, d.reply
-    from decided as d
-      left join landed as l using (entry_id)
-    on conflict do nothing
-  )
-  select
-    count(*) filter (where d.outcome = 'delivered'),
-    count(*) filter (where d.is_failure),
-    count(*) filter (where d.outcome = 'unanswered')
-  into delivered, failed, unanswered
-  from decided as d;
+      t.service,
+      count(*) filter (where t.outcome = 'delivered') as delivered,
+      count(*) filter (where t.is_failure) as failed,
+      count(*) filter (where t.outcome = 'unanswered') as unanswered,
+      count(*) filter (where not t.is_fault)::integer as well,
+      coalesce(array_agg(t.entry_id) filter (where t.is_fault), '{}') as suspects,
+      count(*) filter (where t.is_fault and t.outcome = 'network_error' and t.error ~* 'timeout')::integer as timed_out,
+      max(case t.outcome when 'http_error' then 'HTTP ' || t.status_code else t.outcome end) filter (where t.is_fault) as trouble,
+      max(t.asked) filter (where t.is_fault) as asked
+    from told as t
+    group by t.service
+    order by t.service
+  loop
+    delivered := delivered + v_service.delivered;
+    failed := failed + v_service.failed;
+    unanswered := unanswered + v_service.unanswered;
+    perform dlq._move_cap(
+      v_service.service, v_service.well, v_service.suspects, v_service.timed_out, v_service.trouble, v_service.asked);
+  end loop;
 end
 $$;
 

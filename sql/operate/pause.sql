@@ -15,18 +15,14 @@ begin
       hint = 'Whoever is on call next reads it. For example: select dlq.pause(''deploying'', ''whatsapp'')';
   end if;
   perform dlq._check_service(pause.service);
-  select to_jsonb(s) into v_old from dlq.endpoint_state as s where s.service = v_service for update;
-  insert into dlq.endpoint_state as s (service, paused_at, paused_until, paused_by, pause_reason)
+  select to_jsonb(p) into v_old from dlq.pauses as p where p.service = v_service for update;
+  insert into dlq.pauses as p (service, paused_at, paused_until, paused_by, reason)
   values (v_service, dlq._now(), pause.until, session_user, pause.reason)
-  on conflict on constraint endpoint_state_pkey do update
-  set
-    paused_at = coalesce(s.paused_at, excluded.paused_at),
-    paused_until = excluded.paused_until,
-    paused_by = excluded.paused_by,
-    pause_reason = excluded.pause_reason
-  returning to_jsonb(s) into v_new;
+  on conflict on constraint pauses_pkey do update
+  set paused_until = excluded.paused_until, paused_by = excluded.paused_by, reason = excluded.reason
+  returning to_jsonb(p) into v_new;
   perform dlq._audit(
-    'pause', 'dlq.endpoint_state', v_service, pause.reason, v_old, v_new, '{service,paused_at,paused_until,paused_by,pause_reason}');
+    'pause', 'dlq.pauses', v_service, pause.reason, v_old, v_new, '{service,paused_at,paused_until,paused_by,reason}');
 end
 $$;
 

@@ -23,13 +23,14 @@ services as materialized (
   select
     w.service,
     r.enabled is not null as has_endpoint,
-    dlq._is_paused(w.service) or not coalesce(r.enabled, true) as is_held,
+    dlq._is_paused(w.service) or not coalesce(r.enabled, true) or t.cap is not null as is_held,
     dlq._missing_secret(w.service) as missing_secret,
     (select min(e.next_retry_at) from public.webhook_dlq as e where e.status = 'pending' and e.service = w.service) as first_due
   from dlq._waiting_services as w
     left join lateral (
       select n.enabled from dlq.endpoints as n where n.service in (w.service, '*') order by n.service = '*' limit 1
     ) as r on true
+    left join dlq.endpoint_state as t on t.service = w.service
 )
 select 'server' as name,
   case when pg_is_in_recovery() then 'warning' else 'ok' end as level,
@@ -152,16 +153,29 @@ from (
   where v.missing_secret is not null
 ) as m
 union all
+select 'circuits',
+  case when c.since < s.now - interval '1 hour' then 'error' when c.n > 0 then 'warning' else 'ok' end,
+  case when c.n > 0 then c.circuits else 'every endpoint takes what is sent' end,
+  case when c.n > 0 then 'mend the endpoint, and it goes on by itself; at once: dlqctl endpoints reset ' || c.first end
+from settings as s
+  cross join lateral (
+    select count(*) as n, min(t.failing_since) as since, (array_agg(t.service order by t.failing_since))[1] as first,
+      string_agg(format('%s fails since %s (%s), next try %s', t.service, date_trunc('second', t.failing_since), t.trouble,
+        date_trunc('second', t.probe_at)), '; ' order by t.failing_since) as circuits
+    from dlq.endpoint_state as t
+    where t.cap = 0
+  ) as c
+union all
 select 'paused',
   case when p.n > 0 then 'warning' else 'ok' end,
   case when p.n > 0 then p.pauses else 'nothing' end,
   case when p.n > 0 then case when p.first = '*' then 'dlqctl resume' else format('dlqctl resume %s', p.first) end end
 from (
-  select count(*) as n, min(t.service) as first,
-    string_agg(format('%s by %s: %s', case t.service when '*' then 'everything' else t.service end, t.paused_by, t.pause_reason),
-      '; ' order by t.service) as pauses
-  from dlq.endpoint_state as t, settings as s
-  where t.paused_at is not null and (t.paused_until is null or t.paused_until > s.now)
+  select count(*) as n, min(p.service) as first,
+    string_agg(format('%s by %s: %s', case p.service when '*' then 'everything' else p.service end, p.paused_by, p.reason),
+      '; ' order by p.service) as pauses
+  from dlq.pauses as p, settings as s
+  where p.paused_until is null or p.paused_until > s.now
 ) as p
 union all
 select 'pending',

@@ -124,7 +124,7 @@ def test_nothing_personal_is_in_it_and_a_secret_not_even_as_a_digest(queue: Queu
     )
     queue.endpoint(headers=psycopg.types.json.Jsonb({"x-key": "sesame"}))
     queue.conn.execute("select dlq.set_secret('door', 'sesame'), dlq.set_secret('door', 'open sesame')")
-    queue.conn.execute("insert into dlq.delivery_attempts select id, now(), now(), 1, 1, 500, 'http_error', 'shop',"
+    queue.conn.execute("insert into dlq.delivery_attempts select id, now(), now(), 1, 1, 500, false, 'http_error', 'shop',"
                        " 'no such table: dinners', 'sesame' from webhook_dlq")  # fmt: skip
     queue.conn.execute("insert into dlq_processing_log (processed_at, error_message) values (now(), 'sesame')")
     queue.conn.execute("update webhook_dlq set phone_number = '+15550101', payload = '[\"our dinner\"]'")
@@ -222,15 +222,15 @@ def verb(queue: Queue, call: str) -> dict[str, Any]:
 
 def test_the_verbs_are_on_record_with_their_reasons(queue: Queue) -> None:
     paused = verb(queue, "select dlq.pause('deploying', 'shop')")
-    assert (paused["action"], paused["object"], paused["key"]) == ("pause", "dlq.endpoint_state", "shop")
+    assert (paused["action"], paused["object"], paused["key"]) == ("pause", "dlq.pauses", "shop")
     assert (paused["reason"], paused["before"], paused["after"]["paused_by"]) == ("deploying", None, "postgres")
     again = verb(queue, "select dlq.pause('still deploying', 'shop')")
-    assert (again["before"], again["after"]) == ({"pause_reason": "deploying"}, {"pause_reason": "still deploying"})
+    assert (again["before"], again["after"]) == ({"reason": "deploying"}, {"reason": "still deploying"})
     assert verb(queue, "select dlq.pause('all of it')")["key"] == "*"
     resumed = verb(queue, "select dlq.resume('shop')")
     assert (resumed["action"], resumed["key"]) == ("resume", "shop")
-    assert resumed["before"]["pause_reason"] == "still deploying"
-    assert resumed["after"]["pause_reason"] is None
+    assert resumed["before"]["reason"] == "still deploying"
+    assert resumed["after"] is None
 
     before = last(queue)
     assert queue.one("select dlq.resume('shop')") is False
@@ -272,7 +272,7 @@ def test_migrate_is_on_record_where_it_changed_something(database: str, queue: Q
     migrate(database, cron=False, check=True)
     assert since(queue, before) == []
 
-    queue.conn.execute("alter function dlq.resume(text) stable")
+    queue.conn.execute("alter function dlq.resume(text, text) stable")
     queue.conn.execute("alter table dlq.settings disable trigger audit")
     queue.conn.execute("update dlq.settings set database_oid = 0")
     assert since(queue, before) == []
@@ -395,9 +395,8 @@ def test_whoever_calls_another_s_function_is_the_one_on_record(people: str, log:
 
 OTHER_TABLES = {
     "dlq.endpoints": "insert into dlq.endpoints (service, url) values ('mine', 'https://mine.example/')",
-    "dlq.endpoint_state": (
-        "insert into dlq.endpoint_state (service, paused_at, paused_by, pause_reason) values ('mine', now(), 'x', 'y')"
-    ),
+    "dlq.pauses": "insert into dlq.pauses (service, paused_at, paused_by, reason) values ('mine', now(), 'x', 'y')",
+    "dlq.endpoint_state": "insert into dlq.endpoint_state (service, cap) values ('mine', 1)",
     "dlq.settings": "update dlq.settings set jitter = 0.2",
     "dlq.secrets": "insert into dlq.secrets (name, value) values ('mine', 'v')",
     "dlq.audit_key": "update dlq.audit_key set value = value",
@@ -603,7 +602,7 @@ def test_nothing_is_shown_that_a_reader_may_not_see(queue: Queue) -> None:
 def test_what_a_reader_sees_of_the_configuration_is_shown(queue: Queue) -> None:
     """A column that is new here is named in sql/audit/triggers.sql too, else it is shown as a digest."""
     shown = {table["qualified"]: set(table["shown"]) for table in queue.rows(SHOWN)}
-    for table in ("dlq.endpoints", "dlq.settings", "dlq.endpoint_state"):
+    for table in ("dlq.endpoints", "dlq.settings", "dlq.pauses", "dlq.endpoint_state"):
         columns = queue.rows(
             "select attname from pg_attribute where attrelid = %s::regclass and attnum > 0 and not attisdropped"
             " and has_column_privilege('dlq_reader', attrelid, attnum, 'select')",

@@ -31,7 +31,7 @@ def box() -> Iterator[Sandbox]:
 def _clean(box: Sandbox) -> Iterator[None]:
     yield
     with psycopg.connect(box.dsn, autocommit=True) as conn:
-        conn.execute("truncate webhook_dlq, dlq.delivery_attempts, dlq.endpoints, dlq.endpoint_state")
+        conn.execute("truncate webhook_dlq, dlq.delivery_attempts, dlq.endpoints, dlq.pauses, dlq.endpoint_state")
 
 
 def _run(box: Sandbox, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -65,7 +65,7 @@ def test_a_migrate_that_changes_nothing_needs_no_lock_but_a_reader_s(database: s
 def test_functions_views_and_grants_are_repaired_under_everybody_s_locks(database: str) -> None:
     do(
         database,
-        "alter function dlq.resume(text) stable",
+        "alter function dlq.resume(text, text) stable",
         "comment on view dlq.entries is null",
         "drop view dlq.backlog",
         "grant select on webhook_dlq to public",

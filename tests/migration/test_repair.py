@@ -17,10 +17,10 @@ EDITS = {
         " set search_path = pg_catalog, pg_temp as 'select interval ''1 s'''",
         "function dlq._to_interval",
     ),
-    "function, its volatility": ("alter function dlq.resume(text) stable", "function dlq.resume"),
-    "function, its search_path": ("alter function dlq.resume(text) reset search_path", "function dlq.resume"),
-    "function, its rights": ("alter function dlq.resume(text) security invoker", "function dlq.resume"),
-    "function, its comment": ("comment on function dlq.resume(text) is null", "function dlq.resume"),
+    "function, its volatility": ("alter function dlq.resume(text, text) stable", "function dlq.resume"),
+    "function, its search_path": ("alter function dlq.resume(text, text) reset search_path", "function dlq.resume"),
+    "function, its rights": ("alter function dlq.resume(text, text) security invoker", "function dlq.resume"),
+    "function, its comment": ("comment on function dlq.resume(text, text) is null", "function dlq.resume"),
     "function, gone": ("drop function dlq.unschedule_jobs()", "function dlq.unschedule_jobs", "grants"),
     "procedure, its body": (
         "create or replace procedure dlq.run_cycle() language plpgsql as 'begin end'",
@@ -99,11 +99,11 @@ EDITS = {
     ),
     "grant, revoked": ("revoke select on dlq_processing_log from dlq_reader", "grants"),
     "grant, revoked from a column": ("revoke select (status) on webhook_dlq from dlq_reader", "grants"),
-    "grant, revoked from a function": ("revoke execute on function dlq.resume(text) from dlq_admin", "grants"),
+    "grant, revoked from a function": ("revoke execute on function dlq.resume(text, text) from dlq_admin", "grants"),
     "grant, of a table to PUBLIC": ("grant select on webhook_dlq to public", "grants"),
     "grant, of a column to PUBLIC": ("grant select (payload) on webhook_dlq to public", "grants"),
     "grant, of a view to PUBLIC": ("grant select on dlq.entries to public", "grants"),
-    "grant, of a function to PUBLIC": ("grant execute on function dlq.resume(text) to public", "grants"),
+    "grant, of a function to PUBLIC": ("grant execute on function dlq.resume(text, text) to public", "grants"),
     "grant, of a function in public to PUBLIC": ("grant execute on function process_dlq_entries() to public", "grants"),
     "grant, of the schema to PUBLIC": ("grant create on schema dlq to public", "grants"),
     "grant, one more to a role of ours": ("grant select on webhook_dlq to dlq_reader", "grants"),
@@ -150,7 +150,7 @@ def test_several_hand_edits_are_all_named(database: str) -> None:
     do(
         database,
         "drop view dlq.backlog",
-        "alter function dlq.resume(text) stable",
+        "alter function dlq.resume(text, text) stable",
         "grant select on webhook_dlq to public",
     )
 

@@ -30,8 +30,8 @@ DATA = """
     insert into dlq.delivery_attempts (entry_id, dispatched_at, settled_at, attempt, outcome, service)
     select id, now(), now(), 1, 'unanswered', service from public.webhook_dlq;
     insert into dlq.endpoints (service, url) values ('*', 'https://example.com/{service}');
-    insert into dlq.endpoint_state (service, paused_at, paused_by, pause_reason)
-    values ('service-1', now(), 'me', 'why');
+    insert into dlq.pauses (service, paused_at, paused_by, reason) values ('service-1', now(), 'me', 'why');
+    insert into dlq.endpoint_state (service, cap, probe_at) values ('service-2', 0, now());
 """
 ROWS = "select array_agg(e.id || e.status || e.service order by e.id) from public.webhook_dlq as e"
 

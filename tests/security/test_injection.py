@@ -108,7 +108,7 @@ def test_what_is_stored_comes_back_as_it_was(queue: Queue) -> None:
             assert entry[column] == hostile
         assert (entry["payload"], entry["headers"]) == ({hostile: hostile},) * 2
         queue.conn.execute("select dlq.pause(%s, 'shop')", (hostile,))
-        assert queue.one("select pause_reason from dlq.endpoint_state") == hostile
+        assert queue.one("select reason from dlq.pauses") == hostile
 
 
 LINE_BREAKS = (

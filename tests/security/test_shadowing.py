@@ -66,6 +66,7 @@ _OURS = (
     "in_flight",
     "secrets",
     "health",
+    "pauses",
     "endpoint_state",
 )
 
