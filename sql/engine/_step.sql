@@ -1,5 +1,6 @@
 -- One step of a run, recorded in the run's row within the same transaction. An error in the step undoes the step,
 -- not the run: it is recorded there too, with its SQLSTATE, and the run ends after this pass.
+-- The steps have jit off: over tables that are small, or that nobody has analyzed yet, compiling took ten times as long as running.
 -- Returns how many entries the step has moved.
 create or replace function dlq._step(run bigint, step text)
 returns integer

@@ -2,7 +2,7 @@
 -- that somebody else has locked (an echo being stored) are left for the next pass.
 -- If one answer cannot be read, all are read one by one, and the one at fault is recorded as unanswered.
 create or replace function dlq.collect_responses(out delivered integer, out failed integer, out unanswered integer)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off
 as $$
 declare
   v_entry_id uuid;

@@ -2,7 +2,7 @@
 -- Does nothing beside another engine. WD004: on a copy of production, or without a sender, nothing is sent.
 -- If one request cannot be made, all are made one by one, and the one at fault counts as an attempt, not_sent.
 create or replace function dlq.dispatch_due(out dispatched integer, out failed integer)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off
 as $$
 declare
   v_due uuid[];

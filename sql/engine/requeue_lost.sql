@@ -5,7 +5,7 @@
 -- answered in between looks lost. The minute: pg_net 0.11 to 0.17 keeps a request in neither while it is sent.
 -- One transaction; does nothing beside another engine.
 create or replace function dlq.requeue_lost(out unanswered integer)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off
 as $$
 declare
   v_net_oid oid := to_regclass('net._http_response');

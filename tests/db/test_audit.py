@@ -124,8 +124,8 @@ def test_nothing_personal_is_in_it_and_a_secret_not_even_as_a_digest(queue: Queu
     )
     queue.endpoint(headers=psycopg.types.json.Jsonb({"x-key": "sesame"}))
     queue.conn.execute("select dlq.set_secret('door', 'sesame'), dlq.set_secret('door', 'open sesame')")
-    queue.conn.execute("insert into dlq.delivery_attempts select id, now(), now(), 1, 1, 500, false, 'http_error', 'shop',"
-                       " 'no such table: dinners', 'sesame' from webhook_dlq")  # fmt: skip
+    queue.conn.execute("insert into dlq.delivery_attempts select id, now(), now(), 1, 1, 500, false, 'http_error',"
+                       " 'shop', 'no such table: dinners', 'sesame' from webhook_dlq")  # fmt: skip
     queue.conn.execute("insert into dlq_processing_log (processed_at, error_message) values (now(), 'sesame')")
     queue.conn.execute("update webhook_dlq set phone_number = '+15550101', payload = '[\"our dinner\"]'")
     queue.conn.execute("delete from webhook_dlq; delete from dlq.delivery_attempts; delete from dlq.secrets")
