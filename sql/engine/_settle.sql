@@ -119,7 +119,10 @@ begin
         (entry_id, dispatched_at, settled_at, request_id, attempt, status_code, is_probe, outcome, service, error, reply)
       select
         d.entry_id, coalesce(l.dispatched_at, d.last_retry_at, clock_timestamp()), clock_timestamp(), l.request_id,
-        d.attempt, d.status_code, d.is_probe, d.outcome, d.service, d.error, d.reply
+        d.attempt, d.status_code, d.is_probe, d.outcome, d.service,
+        case when d.outcome = 'unanswered' and d.new_status = 'failed'
+          then format('%s; given up after %s attempts without an answer', d.error, d.unanswered_count + 1) else d.error end,
+        d.reply
       from decided as d
         left join landed as l using (entry_id)
       on conflict do nothing

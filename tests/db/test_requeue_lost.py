@@ -105,6 +105,7 @@ def test_an_entry_that_is_never_answered_ends_as_failed_and_says_so(queue: Queue
     entry = queue.entry(entry_id)
     assert (entry["status"], entry["retry_count"], entry["unanswered_count"]) == ("failed", 0, 10)
     assert [a["outcome"] for a in queue.attempts(entry_id)] == ["unanswered"] * 10
+    assert queue.attempts(entry_id)[-1]["error"].endswith("given up after 10 attempts without an answer")
 
 
 def test_unanswered_attempts_come_slower_and_slower(queue: Queue) -> None:

@@ -126,6 +126,40 @@ def test_a_test_of_a_paused_endpoint_says_so(box: Sandbox, receiver: Receiver) -
     assert "paused" in done.stderr
 
 
+def test_an_open_circuit_is_listed_tested_and_reset(box: Sandbox, receiver: Receiver) -> None:
+    _run(box, "endpoints", "set", "shop", receiver.url("shop"), "--allow-http", "--allow-private")
+    with psycopg.connect(box.dsn) as conn:
+        conn.execute(
+            "insert into dlq.endpoint_state (service, cap, failing_since, probe_at, trouble)"
+            " values ('shop', 0, now(), now() + interval '15 minutes', 'HTTP 503')"
+        )
+    (endpoint,) = json.loads(_run(box, "endpoints", "list", "--format", "json").stdout)
+    assert endpoint["state"].startswith("open, HTTP 503; next try ")
+    done = _run(box, "endpoints", "test", "shop")
+    assert done.returncode == 1
+    assert "its circuit is open" in done.stderr
+    assert "dlqctl endpoints reset shop" in _run(box, "health").stdout
+    done = _run(box, "endpoints", "reset", "shop", "--reason", "the key is renewed")
+    assert done.returncode == 0, done.stderr
+    assert _run(box, "endpoints", "test", "shop").returncode == 0
+    done = _run(box, "endpoints", "reset", "shop", "--reason", "again")
+    assert done.returncode == 1
+    assert "nothing holds shop back" in done.stderr
+
+
+def test_a_pause_can_end_by_itself_and_both_ends_have_a_reason(box: Sandbox) -> None:
+    assert _run(box, "pause", "shop", "--reason", "deploying", "--for", "2 hours").returncode == 0
+    with psycopg.connect(box.dsn) as conn:
+        row = conn.execute("select paused_until between now() + '1 h' and now() + '2 h' from dlq.pauses").fetchone()
+        assert row == (True,)
+    done = _run(box, "pause", "shop", "--reason", "deploying", "--for", "a while")
+    assert done.returncode == 1
+    assert "a while" in done.stderr
+    assert _run(box, "resume", "shop", "--reason", "deployed").returncode == 0
+    with psycopg.connect(box.dsn) as conn:
+        assert conn.execute("select reason from dlq.audit_log order by id desc limit 1").fetchone() == ("deployed",)
+
+
 def test_a_test_of_an_endpoint_without_its_secret_says_so_also_to_no_more_than_an_admin(
     box: Sandbox, receiver: Receiver
 ) -> None:

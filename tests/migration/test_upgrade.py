@@ -114,11 +114,11 @@ comment on view dlq.aged is 'Reads another view of ours.';
 def a_function_has_another_argument(release: Release) -> None:
     release.edit(
         "operate/resume.sql",
-        "dlq.resume(service text default null)",
-        "dlq.resume(service text default null, why text default null)",
+        "dlq.resume(service text default null, reason text default null)",
+        "dlq.resume(service text default null, reason text default null, why text default null)",
     )
-    release.edit("operate/resume.sql", "dlq.resume(text)", "dlq.resume(text, text)")
-    release.edit("access/grants.sql", "dlq.resume(text)", "dlq.resume(text, text)")
+    release.edit("operate/resume.sql", "dlq.resume(text, text)", "dlq.resume(text, text, text)")
+    release.edit("access/grants.sql", "dlq.resume(text, text)", "dlq.resume(text, text, text)")
 
 
 @change("function dlq.resume", "grants")
@@ -132,7 +132,7 @@ def a_function_returns_something_else(release: Release) -> None:
     release.edit("operate/resume.sql", "returns boolean", "returns text")
 
 
-@change("function dlq._now", "view dlq.backlog", "view dlq.health", "grants")
+@change("function dlq._now", "view dlq.backlog", "view dlq.circuits", "view dlq.health", "grants")
 def a_function_that_views_use_returns_something_else(release: Release) -> None:
     release.edit("engine/_now.sql", "returns timestamptz", "returns timestamp")
 
@@ -257,7 +257,7 @@ THEIRS = (
     "grant select (id, status) on webhook_dlq to their_role",
     "grant select on dlq.backlog to their_role",
     "grant select (name) on dlq.health to their_role with grant option",
-    "grant execute on function dlq.resume(text) to their_role",
+    "grant execute on function dlq.resume(text, text) to their_role",
 )
 
 
@@ -317,7 +317,7 @@ def test_what_is_the_users_survives_a_release_that_drops_and_replaces(with_their
     migrate(with_theirs, cron=False)
 
     grants = "select has_{}_privilege('their_role', '{}', '{}')"
-    assert ask(with_theirs, grants.format("function", "dlq.resume(text, text)", "execute")) is True
+    assert ask(with_theirs, grants.format("function", "dlq.resume(text, text, text)", "execute")) is True
     assert ask(with_theirs, grants.format("table", "dlq.backlog", "select")) is True
     assert ask(
         with_theirs, "select has_column_privilege('their_role', 'dlq.health', 'name', 'select with grant option')"
