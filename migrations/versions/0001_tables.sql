@@ -174,6 +174,26 @@ comment on column dlq.delivery_attempts.service is 'The entry''s service.';
 comment on column dlq.delivery_attempts.error is 'What went wrong, in the sender''s or PostgreSQL''s words.';
 comment on column dlq.delivery_attempts.reply is 'The first 1,000 bytes of the answer''s body.';
 
+create table dlq.amendments (
+  entry_id uuid not null,
+  amended_at timestamptz not null,
+  amended_by text not null,
+  reason text not null,
+  payload jsonb,
+  raw_body bytea,
+  constraint amendments_pkey primary key (entry_id, amended_at)
+);
+alter table dlq.amendments enable row level security;
+
+comment on table dlq.amendments is
+$$What an entry's body was before a person repaired it: dlq.amend(). No foreign key, as for dlq.delivery_attempts.$$;
+comment on column dlq.amendments.entry_id is 'The entry in webhook_dlq.';
+comment on column dlq.amendments.amended_at is 'When, by the real clock.';
+comment on column dlq.amendments.amended_by is 'Who.';
+comment on column dlq.amendments.reason is 'Why.';
+comment on column dlq.amendments.payload is 'The payload before.';
+comment on column dlq.amendments.raw_body is 'The bytes before, where there were any.';
+
 create table dlq.endpoints (
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),

@@ -121,6 +121,20 @@ alter table dlq.delivery_attempts enable always trigger audit_truncate;
 comment on trigger audit_truncate on dlq.delivery_attempts is 'Records who empties it.';
 
 create or replace trigger audit
+after insert or update or delete on dlq.amendments
+for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change('entry_id', 'amended_at', 'amended_by', 'reason');
+alter table dlq.amendments enable always trigger audit;
+comment on trigger audit on dlq.amendments is 'Records who rewrites the history of payloads.';
+
+create or replace trigger audit_truncate
+after truncate on dlq.amendments
+for each statement when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change();
+alter table dlq.amendments enable always trigger audit_truncate;
+comment on trigger audit_truncate on dlq.amendments is 'Records who empties it.';
+
+create or replace trigger audit
 after insert or update or delete on public.dlq_processing_log
 for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
 execute function dlq._audit_change(
