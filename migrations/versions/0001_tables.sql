@@ -386,6 +386,7 @@ create table dlq.settings (
   cycle_budget interval not null default '4 minutes',
   silence_alert interval not null default '10 minutes',
   retry_schedule interval[] not null default '{5 min,15 min,1 h,4 h,12 h}',
+  probe_schedule interval[] not null default '{1 min,2 min,4 min,8 min,15 min}',
   jitter double precision not null default 0.1,
   max_unanswered integer not null default 10,
   max_in_flight integer not null default 1000,
@@ -403,7 +404,10 @@ create table dlq.settings (
   constraint replay_window_is_not_negative check (replay_window >= '0'),
   constraint retry_schedule_is_waits check (
     cardinality(retry_schedule) between 1 and 50 and array_position(retry_schedule, null) is null
-    and interval '0' < all (retry_schedule) and interval '30 days' >= all (retry_schedule))
+    and interval '0' < all (retry_schedule) and interval '30 days' >= all (retry_schedule)),
+  constraint probe_schedule_is_waits check (
+    cardinality(probe_schedule) between 1 and 50 and array_position(probe_schedule, null) is null
+    and interval '0' < all (probe_schedule) and interval '1 day' >= all (probe_schedule))
 );
 alter table dlq.settings enable row level security;
 insert into dlq.settings (system_identifier, database_oid)
@@ -420,6 +424,8 @@ comment on column dlq.settings.cycle_minutes is 'The cron job runs every so many
 comment on column dlq.settings.cycle_budget is 'A run stops handing out work after this time, or earlier: see dlq.run_cycle().';
 comment on column dlq.settings.silence_alert is 'A processor silent for longer than this is reported.';
 comment on column dlq.settings.retry_schedule is 'The waits before each retry; their number is the number of retries.';
+comment on column dlq.settings.probe_schedule is
+'The waits before each probe of an open circuit. The last one goes on.';
 comment on column dlq.settings.jitter is 'A wait is lengthened by a random share of itself, up to this.';
 comment on column dlq.settings.max_unanswered is 'An entry with so many unanswered attempts is failed.';
 comment on column dlq.settings.max_in_flight is 'With a sender other than pg_net: at most so many requests under way in all. pg_net''s own batch size decides there.';

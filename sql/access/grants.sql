@@ -22,6 +22,7 @@ grant select  -- without the digest: it would tell whether a payload is the one 
 grant select
   (entry_id, dispatched_at, settled_at, request_id, attempt, status_code, is_probe, outcome, service)
   on dlq.delivery_attempts to dlq_reader;
+grant select (entry_id, amended_at, amended_by, reason) on dlq.amendments to dlq_reader;
 grant select
   (created_at, updated_at, timeout_ms, max_in_flight, enabled, allow_http, allow_private, service, url, host, retry_schedule,
    signing, secret_names, auth, auth_secret, body)

@@ -26,7 +26,7 @@ create or replace trigger audit
 after insert or update or delete on dlq.settings
 for each row execute function dlq._audit_change(
   '', 'installed_at', 'system_identifier', 'database_oid', 'cycle_minutes', 'cycle_budget', 'silence_alert',
-  'retry_schedule', 'jitter', 'max_unanswered', 'max_in_flight', 'outage_patience', 'replay_window');
+  'retry_schedule', 'probe_schedule', 'jitter', 'max_unanswered', 'max_in_flight', 'outage_patience', 'replay_window');
 alter table dlq.settings enable always trigger audit;
 comment on trigger audit on dlq.settings is 'Records who changes a setting.';
 
