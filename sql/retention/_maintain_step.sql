@@ -6,6 +6,7 @@ returns timestamptz
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
+  c_batch constant integer := 10000;  -- of runs and acts, which are small
   v_run dlq.maintenance_log;
   v_next timestamptz;
   v_entries integer := 0;
@@ -17,10 +18,8 @@ declare
   v_state text;
   v_error text;
 begin
-  -- One at a time. Not the engine's lock: nothing here concerns what is under way.
-  if not pg_try_advisory_xact_lock(6581362) then
-    return null;
-  end if;
+  -- One at a time, and what has taken over meanwhile is seen. Not the engine's lock: nothing here concerns what is under way.
+  perform pg_advisory_xact_lock(6581362);
   select l.* into v_run from dlq.maintenance_log as l where l.id = run and l.status = 'running';
   if not found then
     return null;
@@ -39,10 +38,10 @@ begin
     case step
       when 'runs' then
         v_runs := dlq._remove_runs();
-        v_next := case when v_runs > 0 then after end;
+        v_next := case when v_runs >= c_batch then after end;
       when 'acts' then
         v_acts := dlq._remove_acts();
-        v_next := case when v_acts > 0 then after end;
+        v_next := case when v_acts >= c_batch then after end;
       when 'entries', 'failed' then
         select r.entries, r.attempts, r.after, r.error into v_entries, v_attempts, v_next, v_error
         from dlq._remove_entries(step = 'failed', after) as r;

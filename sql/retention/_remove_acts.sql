@@ -15,7 +15,7 @@ begin
   end if;
   delete from dlq.audit_log as a
   where a.at <= v_until
-    and a.id in (select o.id from dlq.audit_log as o order by o.id limit 10000);
+    and a.id = any (array(select o.id from dlq.audit_log as o order by o.id limit 10000));
   get diagnostics v_removed = row_count;
   if v_removed > 0 then
     perform dlq._audit(

@@ -19,9 +19,10 @@ begin
     (select count(*) from page),
     (select p.entry_id from page as p order by p.entry_id desc limit 1),
     array(
-      select distinct p.entry_id
-      from page as p
-      where not exists (select from public.webhook_dlq as e where e.id = p.entry_id))
+      -- A lookup for each: as a join it may read the whole queue.
+      select p.entry_id
+      from (select distinct p.entry_id from page as p) as p
+      where (select e.id from public.webhook_dlq as e where e.id = p.entry_id) is null)
   into seen, up_to, v_orphans;
 
   with free as (

@@ -6,14 +6,14 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 with cycles as (
   delete from public.dlq_processing_log as l
-  where l.id in (
+  where l.id = any (array(
     select o.id
     from public.dlq_processing_log as o
     where o.processed_at <= (select dlq._now() - s.retain_runs from dlq.settings as s)
       and o.processed_at < (select max(n.processed_at) from public.dlq_processing_log as n)
     order by o.processed_at
     limit 10000
-    for update skip locked)
+    for update skip locked))
   returning l.id
 ),
 maintenance as (

@@ -12,6 +12,8 @@ from dlqctl.cli import cli
 from dlqctl.cluster import Cluster, start_cluster
 from dlqctl.migrate import migrate
 
+JOBS = {"cron job process-dlq-entries", "cron job dlq-maintain"}
+
 
 @pytest.fixture(scope="module")
 def cron_cluster() -> Iterator[Cluster]:
@@ -45,7 +47,10 @@ def test_a_schedule_that_is_in_order_passes(cron_cluster: Cluster, conn: psycopg
     code, said = _verify(cron_cluster)
     assert code == 0, said
     assert "error" not in said
-    for check in ("extension", "database", "job process-dlq-entries", "owner postgres", "last run", "processor"):
+    for check in (
+        "extension", "database", "job process-dlq-entries", "job dlq-maintain", "owner postgres",
+        "last run of process-dlq-entries", "last run of dlq-maintain", "processor", "retention",
+    ):  # fmt: skip
         assert f"\n{check}," in f"\n{said}"
 
 
@@ -67,8 +72,8 @@ def test_a_job_that_is_not_as_it_should_be_is_found_and_migrate_repairs_it(
     assert code == 1
     assert finding in said
     assert "dlqctl migrate" in said
-    assert migrate(cron_cluster.dsn(), net_worker=True, check=True).changed == ["cron job process-dlq-entries"]
-    assert migrate(cron_cluster.dsn(), net_worker=True).changed == ["cron job process-dlq-entries"]
+    assert set(migrate(cron_cluster.dsn(), net_worker=True, check=True).changed) == JOBS
+    assert set(migrate(cron_cluster.dsn(), net_worker=True).changed) == JOBS
     code, said = _verify(cron_cluster)
     assert code == 0, said
     assert migrate(cron_cluster.dsn(), net_worker=True).changed == []
@@ -134,6 +139,7 @@ def test_a_job_of_that_name_for_another_database_is_nobody_s_business_here(
     conn.execute("select dlq.schedule_jobs()")
     code, said = _verify(cron_cluster)
     assert code == 0, said
-    assert "job process-dlq-entries@dlq,ok" in said
-    conn.execute("select cron.unschedule('process-dlq-entries@dlq')")
+    for job in ("process-dlq-entries@dlq", "dlq-maintain@dlq"):
+        assert f"job {job},ok" in said
+        conn.execute("select cron.unschedule(%s)", (job,))
     conn.execute("update cron.job set database = 'dlq'")
