@@ -11,8 +11,8 @@ as $$
 declare
   v_run bigint := dlq._begin_maintenance();
   v_cron_runs integer;
-  v_step text;
-  v_after timestamptz;
+  v_step pg_catalog.text;
+  v_after pg_catalog.timestamptz;
 begin
   commit;
   v_cron_runs := dlq._remove_cron_runs();

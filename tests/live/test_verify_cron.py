@@ -115,6 +115,78 @@ def test_a_short_statement_timeout_of_the_owner_is_found(cron_cluster: Cluster, 
     assert "statement_timeout = 3s" in said
 
 
+def test_maintenance_that_has_not_run_for_two_days_is_found(cron_cluster: Cluster, conn: psycopg.Connection) -> None:
+    conn.execute("update dlq.settings set installed_at = now() - interval '49 hours'")
+    code, said = _verify(cron_cluster)
+    conn.execute("update dlq.settings set installed_at = now()")
+    assert (code, "retention,warning" in said) == (0, True)
+
+
+# By runid: whose job, in this database, command, days ago, or null: it could not begin; and whether it goes.
+HISTORY = [
+    ("ours", True, "call dlq.run_cycle()", 41, True),
+    ("gone", True, "call dlq.run_cycle()", 40, True),  # scheduled anew, it has another id
+    ("theirs", True, "call dlq.run_cycle()", 40, False),
+    ("theirs", True, "select 1", 40, False),
+    ("ours", False, "call dlq.run_cycle()", 40, False),
+    ("ours", True, "call dlq.maintain()", None, True),
+    ("ours", True, "call dlq.run_cycle()", 30, True),
+    ("ours", True, "call dlq.run_cycle()", 29, False),
+    ("ours", True, "call dlq.run_cycle()", None, False),
+]
+
+
+def test_maintenance_removes_our_old_rows_of_pg_crons_history_and_no_others(
+    cron_cluster: Cluster, conn: psycopg.Connection
+) -> None:
+    conn.execute("create role keeper login in role dlq_admin")
+    conn.execute("grant usage on schema cron to keeper")
+    conn.execute("select cron.schedule('other', '0 0 1 1 *', 'call dlq.run_cycle()')")
+    ids = dict(conn.execute("select jobname, jobid from cron.job").fetchall())
+    jobs = {"ours": ids["process-dlq-entries"], "theirs": ids["other"], "gone": 999_999}
+    rows = "select runid from cron.job_run_details where runid < 0 and username = %s order by runid"
+
+    def ran(user: str, number: int) -> None:
+        job, here, command, days, _ = HISTORY[number]
+        conn.execute(
+            "insert into cron.job_run_details (jobid, runid, database, username, command, status, start_time)"
+            " values (%s, %s, %s, %s, %s, 'failed', now() - %s * interval '1 day')",
+            (jobs[job], number - 100, "dlq" if here else "postgres", user, command, days),
+        )
+
+    def left(user: str) -> list[int]:
+        return [runid + 100 for (runid,) in conn.execute(rows.encode(), (user,))]
+
+    stay = [number for number, (*_, goes) in enumerate(HISTORY) if not goes]
+    try:
+        for number in range(len(HISTORY)):
+            ran("postgres", number)
+        with psycopg.connect(cron_cluster.dsn(user="keeper"), autocommit=True) as keeper:
+            keeper.execute("call dlq.maintain()")  # pg_cron shows it its own rows alone, and it has none
+        assert left("postgres") == list(range(len(HISTORY)))
+        conn.execute("call dlq.maintain()")
+        assert left("postgres") == stay
+
+        conn.execute("delete from cron.job_run_details where runid < 0")
+        ran("keeper", 1)
+        with psycopg.connect(cron_cluster.dsn(user="keeper"), autocommit=True) as keeper:
+            keeper.execute("call dlq.maintain()")
+        assert left("keeper") == []
+        counts = conn.execute("select cron_runs from dlq.maintenance_log order by id desc limit 3").fetchall()
+        assert counts == [(1,), (4,), (0,)]
+
+        conn.execute("revoke delete on cron.job_run_details from public")
+        with psycopg.connect(cron_cluster.dsn(user="keeper"), autocommit=True) as keeper:
+            keeper.execute("call dlq.maintain()")
+        last = conn.execute("select status, cron_runs from dlq.maintenance_log order by id desc limit 1").fetchone()
+        assert last == ("ok", None)
+    finally:
+        conn.execute("grant delete on cron.job_run_details to public")
+        conn.execute("delete from cron.job_run_details where runid < 0")
+        conn.execute("drop owned by keeper")
+        conn.execute("drop role keeper")
+
+
 def test_a_silent_processor_is_found(cron_cluster: Cluster, conn: psycopg.Connection) -> None:
     conn.execute("update dlq_processing_log set processed_at = processed_at - interval '11 minutes'")
     code, said = _verify(cron_cluster)
