@@ -232,13 +232,11 @@ def maintain(dsn: str | None, output_format: str) -> None:
     print_rows(list(run), [list(run.values())], output_format)
     if run["status"] == "error":
         raise DlqctlError(f"not all of it could be removed: {run['error_message']}", "dlqctl health")
-    if run["status"] != "ok":
-        left = (
-            ""
-            if run["left_over"] is None
-            else f": {'more than ' * (run['left_over'] > 10000)}{min(run['left_over'], 10000)} entries"
-        )
-        say(f"{run['status']}: what is left is for the next run{left}")
+    if run["status"] == "partial":
+        left = "more than 10000" if run["left_over"] > 10000 else run["left_over"]
+        say(f"the time was up; entries left for the next run: {left}")
+    elif run["status"] == "interrupted":
+        say("another run has taken over")
 
 
 @cli.command()

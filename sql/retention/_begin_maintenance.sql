@@ -22,6 +22,7 @@ begin
       hint = 'If it is production now: dlqctl migrate --this-is-production';
   end if;
 
+  perform set_config('lock_timeout', '1min', true);
   perform pg_advisory_xact_lock(6581362);
   update dlq.maintenance_log as l set status = 'interrupted' where l.status = 'running';
   insert into dlq.maintenance_log (began_at, seen_up_to)

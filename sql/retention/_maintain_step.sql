@@ -18,6 +18,8 @@ declare
   v_state text;
   v_error text;
 begin
+  -- Only what is not ours can make a batch wait: a table that goes with an entry (on delete cascade), or a user's trigger.
+  perform set_config('lock_timeout', '1s', true);
   -- One at a time, and what has taken over meanwhile is seen. Not the engine's lock: nothing here concerns what is under way.
   perform pg_advisory_xact_lock(6581362);
   select l.* into v_run from dlq.maintenance_log as l where l.id = run and l.status = 'running';

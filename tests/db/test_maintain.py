@@ -349,6 +349,20 @@ def test_what_somebody_holds_is_left_for_the_next_run_and_nobody_waits(queue: Qu
     assert queue.one("select count(*) from dlq.delivery_attempts") == 0
 
 
+def test_a_table_that_goes_along_and_is_held_delays_it_by_no_more_than_seconds(queue: Queue, database: str) -> None:
+    stop_clock(queue)
+    first, second = insert(queue, "reprocessed", "2020-01-01", 2)
+    queue.conn.execute("create table theirs (entry uuid references webhook_dlq on delete cascade)")
+    queue.conn.execute("insert into theirs values (%s), (%s)", (first, second))
+    with psycopg.connect(database) as person:
+        person.execute("select from theirs where entry = %s for update", (first,))
+        run = maintain(queue)
+    assert (run["status"], run["entries"], left(queue)) == ("error", 1, {first})
+    assert run["error_message"].startswith("55P03 ")
+    assert run["duration"] < timedelta(seconds=10)
+    assert maintain(queue)["entries"] == 1
+
+
 def test_the_budget_is_the_smaller_of_its_bounds(queue: Queue) -> None:
     assert queue.one("select dlq._maintenance_budget()") == timedelta(minutes=10)
     queue.conn.execute("set statement_timeout = '3s'")

@@ -142,7 +142,7 @@ def test_maintenance_removes_our_old_rows_of_pg_crons_history_and_no_others(
     conn.execute("create role keeper login in role dlq_admin")
     conn.execute("grant usage on schema cron to keeper")
     conn.execute("select cron.schedule('other', '0 0 1 1 *', 'call dlq.run_cycle()')")
-    ids = dict(conn.execute("select jobname, jobid from cron.job").fetchall())
+    ids: dict[str, int] = dict(conn.execute("select jobname, jobid from cron.job").fetchall())
     jobs = {"ours": ids["process-dlq-entries"], "theirs": ids["other"], "gone": 999_999}
     rows = "select runid from cron.job_run_details where runid < 0 and username = %s order by runid"
 
