@@ -503,8 +503,8 @@ def _notes(connection: psycopg.Connection, plan: Plan, options: Options) -> Iter
             yield f"{column} cannot be read as ours: an insert that gives it fails, or means something else"
     if {our_status(status, options) for status in plan.statuses} & {"reprocessed", "discarded"}:
         yield (
-            "what was delivered or discarded more than 30 days ago is removed from ours the next night; for more, or for "
-            f"ever (null), before that: update dlq.settings set retain_settled = '1 year'. In {QUEUE}_old it stays"
+            "what was delivered or discarded more than 30 days ago is removed from ours the next night; for more, or "
+            f"for ever (null), before that: update dlq.settings set retain_settled = '1 year'. In {QUEUE}_old it stays"
         )
 
 
