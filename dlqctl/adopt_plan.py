@@ -32,7 +32,8 @@ from dlqctl.adopt_columns import (
 from dlqctl.errors import DlqctlError
 
 _FUNCTIONS = ("process_dlq_entries", "store_dlq_entry", "dlq_health")
-_JOB = "process-dlq-entries"
+_JOBS = ("process-dlq-entries", "dlq-maintain")
+"""The names that our jobs have."""
 
 _NOBODY = ("public", "anon", "authenticated")
 """Whoever may call the database at all: they get nothing."""
@@ -287,13 +288,13 @@ def _jobs(connection: psycopg.Connection) -> tuple[list[Job], list[Job]]:
             select j.jobid, j.jobname, j.username, j.schedule, j.command
             from cron.job as j
             where j.database = current_database() and (
-              j.jobname = %s or j.command ~* 'process_dlq_entries|functions/v1/dlq-processor')
+              j.jobname = any (%s) or j.command ~* 'process_dlq_entries|functions/v1/dlq-processor')
             order by j.jobid
             """,
-            (_JOB,),
+            (list(_JOBS),),
         )
     ]
-    return [job for job in jobs if job.name == _JOB], [job for job in jobs if job.name != _JOB]
+    return [job for job in jobs if job.name in _JOBS], [job for job in jobs if job.name not in _JOBS]
 
 
 def _renames(connection: psycopg.Connection, table: Table) -> Iterator[str]:
@@ -457,7 +458,7 @@ def _not_ours_to_rename(connection: psycopg.Connection, plan: Plan) -> Iterator[
     for job in plan.jobs:
         if job.user != me and not _holds(connection, f"pg_has_role({literal(job.user)}, 'usage')"):
             yield Problem(
-                f"job {_JOB} belongs to {job.user}, and {me} may not unschedule it",
+                f"job {job.name} belongs to {job.user}, and {me} may not unschedule it",
                 f"as {job.user}: select cron.unschedule({job.id})",
             )
     for name, _, new in plan.functions:
@@ -500,6 +501,11 @@ def _notes(connection: psycopg.Connection, plan: Plan, options: Options) -> Iter
     for column in plan.reading.aside:
         if column.name in KINDS:
             yield f"{column} cannot be read as ours: an insert that gives it fails, or means something else"
+    if {our_status(status, options) for status in plan.statuses} & {"reprocessed", "discarded"}:
+        yield (
+            "what was delivered or discarded more than 30 days ago is removed from ours the next night; for more, or "
+            f"for ever (null), before that: update dlq.settings set retain_settled = '1 year'. In {QUEUE}_old it stays"
+        )
 
 
 def _problem(check: object, *arguments: object, **options: object) -> list[Problem]:

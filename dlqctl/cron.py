@@ -61,11 +61,13 @@ def require(ours: psycopg.Connection, cron: psycopg.Connection) -> None:
     if preflight.look_at(cron, "pg_cron").installed is None:
         return
     found = cron.execute(
-        "select command from cron.job where jobname = 'process-dlq-entries' and database = %s", (_name(ours),)
+        "select jobname, command from cron.job"
+        " where jobname in ('process-dlq-entries', 'dlq-maintain') and database = %s order by jobname desc",
+        (_name(ours),),
     ).fetchone()
     if found and ours.execute("select where to_regnamespace('dlq') is null").rowcount:
         raise DlqctlError(
-            f"pg_cron has a job process-dlq-entries for {_name(ours)} that dlqctl did not make: {found[0]}",
+            f"pg_cron has a job {found[0]} for {_name(ours)} that dlqctl did not make: {found[1]}",
             "unschedule the job, and run dlqctl migrate again. Nothing was changed",
         )
 
@@ -119,12 +121,10 @@ def _schedule(ours: psycopg.Connection, cron: psycopg.Connection, *, apply: bool
         return [f"cron job {name}" for name, *_ in wrong]
     user = known["user"]
     if not ours.execute(
-        "select where has_schema_privilege(%(user)s, 'dlq', 'usage')"
-        " and has_function_privilege(%(user)s, 'dlq.run_cycle()', 'execute')",
-        {"user": user},
+        "select from pg_roles as r where r.rolname = %s and dlq._may_run_jobs(r.oid)", (user,)
     ).rowcount:
         raise DlqctlError(
-            f"all is installed but the job: {user}, whose it would be, may not run it",
+            f"all is installed but the jobs: {user}, whose they would be, may not run them",
             f"grant dlq_admin to {user}; then run dlqctl migrate again",
         )
     try:
@@ -136,7 +136,7 @@ def _schedule(ours: psycopg.Connection, cron: psycopg.Connection, *, apply: bool
     except psycopg.Error as error:
         said = error.diag.message_primary or error
         raise DlqctlError(
-            f"all is installed but the job, which pg_cron in {_name(cron)} refuses: {said}",
+            f"all is installed but the jobs, which pg_cron in {_name(cron)} refuses: {said}",
             "mend that, and run dlqctl migrate again",
         ) from error
     return [f"cron job {name}" for name, *_ in wrong]

@@ -130,9 +130,11 @@ def _check_names(connection: psycopg.Connection, adopting: bool) -> None:
         )
     if schema_owner is None and may_look_into(connection, "cron"):
         jobs = connection.execute(
-            "select command from cron.job where jobname = 'process-dlq-entries' and database = current_database()"
+            "select jobname, command from cron.job"
+            " where jobname in ('process-dlq-entries', 'dlq-maintain') and database = current_database()"
+            " order by jobname desc"
         ).fetchall()
-        found += [f"cron job process-dlq-entries ({command})" for (command,) in jobs]
+        found += [f"cron job {name} ({command})" for name, command in jobs]
     if found and not adopting:
         raise DlqctlError(
             f"this database has a dead-letter queue that dlqctl did not make: {', '.join(found)}",
@@ -155,7 +157,7 @@ def check_cron(connection: psycopg.Connection) -> None:
         raise DlqctlError(
             "pg_cron is not on this server, and the processor is its job",
             f"install it (Debian: postgresql-{major}-cron) and set shared_preload_libraries = 'pg_cron'; "
-            "or run dlqctl migrate --no-cron, and dlqctl process from any scheduler. Nothing was changed",
+            "or run dlqctl migrate --no-cron, and dlqctl process and maintain from any scheduler. Nothing was changed",
         )
     if extension.loaded_for is None and not extension.hidden:
         raise DlqctlError(

@@ -196,7 +196,7 @@ def wait_forever(box: Sandbox) -> int:
 
     Raises DlqctlError if the server ends on its own.
     """
-    cron = "pg_cron runs the cycle" if box.has_cron else "no pg_cron here: run `dlqctl process`"
+    cron = "pg_cron runs the cycle" if box.has_cron else "no pg_cron here: run `dlqctl process` and `dlqctl maintain`"
     print(box.dsn, flush=True)
     print(f"PostgreSQL {box.cluster.binaries.major}, sending by {box.sender}; {cron}.", file=sys.stderr)
     print(f"psql '{box.dsn}'", file=sys.stderr)

@@ -15,7 +15,9 @@ from dlqctl.errors import UsageError
 @click.command()
 @click.option("--sql", "as_sql", is_flag=True, help="Print everything as SQL, and connect to nothing.")
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 if anything would change.")
-@click.option("--no-cron", is_flag=True, help="Do not schedule: another scheduler runs `dlqctl process`.")
+@click.option(
+    "--no-cron", is_flag=True, help="Do not schedule: another scheduler runs `dlqctl process` and `maintain`."
+)
 @click.option("--cron-dsn", metavar="DSN", help="Where pg_cron is, if in another database: dbname=postgres, say.")
 @click.option("--net-worker", is_flag=True, help="There is no pg_net: `dlqctl net-worker` sends.")
 @click.option("--change-sender", is_flag=True, help="Let pg_net send from now on; with --net-worker, that again.")
@@ -67,10 +69,10 @@ def migrate(
     if report.statement:
         say(
             f"pg_cron runs in database {report.cron_database}, and its jobs cannot be seen from here: dlqctl migrate "
-            f"--cron-dsn dbname={report.cron_database}; or, if the job is not there, run this there: {report.statement}"
+            f"--cron-dsn dbname={report.cron_database}; or, if they are not there, run this there: {report.statement}"
         )
     if not report.cron:
-        say("run this every five minutes from a scheduler: dlqctl process")
+        say("run these from a scheduler: dlqctl process every five minutes, dlqctl maintain once a day")
 
 
 def _pairs(_: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
@@ -148,7 +150,9 @@ def uninstall(dsn: str | None, check: bool, yes: bool, no_cron: bool, cron_dsn: 
             click.confirm(f"Drop all that goes from {database}?{lost}", abort=True, err=True)
         for line in module.uninstall(ours, there, plan, say):
             say(line)
-        say(f"dlqctl is not in {database} any more. Stop what called it: handlers, dlqctl net-worker, dlqctl process")
+        say(
+            f"dlqctl is not in {database} any more. Stop what called it: handlers, dlqctl net-worker, process, maintain"
+        )
 
 
 @click.group(cls=Lines)
@@ -158,7 +162,9 @@ def export() -> None:
 
 @export.command("supabase")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--no-cron", is_flag=True, help="Do not schedule: another scheduler runs `dlqctl process`.")
+@click.option(
+    "--no-cron", is_flag=True, help="Do not schedule: another scheduler runs `dlqctl process` and `maintain`."
+)
 def export_supabase(folder: Path, no_cron: bool) -> None:
     """Write migrations for `supabase db push` into DIR: supabase/migrations. Run again, only what is new."""
     from dlqctl import export as module

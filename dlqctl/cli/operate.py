@@ -23,6 +23,25 @@ def process(dsn: str | None, output_format: str) -> None:
 
 
 @click.command()
+@output_format
+@database
+def maintain(dsn: str | None, output_format: str) -> None:
+    """Remove what is old, by dlq.settings: what the second cron job does. Exit 1 if something could not go."""
+    from dlqctl import process as module
+    from dlqctl.output import print_rows, say
+
+    run = module.maintain(dsn)
+    print_rows(list(run), [list(run.values())], output_format)
+    if run["status"] == "error":
+        raise DlqctlError(f"not all of it could be removed: {run['error_message']}", "dlqctl health")
+    if run["status"] == "partial":
+        left = "more than 10000" if run["left_over"] > 10000 else run["left_over"]
+        say(f"the time was up; entries left for the next run: {left}")
+    elif run["status"] == "interrupted":
+        say("another run has taken over")
+
+
+@click.command()
 @click.argument("service", required=False)
 @click.option("--reason", required=True, help="Why; whoever is on call next reads it.")
 @click.option("--for", "duration", metavar="INTERVAL", help="As in '2 hours'. Else until it is resumed.")

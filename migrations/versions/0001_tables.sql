@@ -47,6 +47,9 @@ create index idx_webhook_dlq_status on public.webhook_dlq (status, settled_at) w
 -- What is not delivered, by service. Delivered rows are the bulk, and nobody looks for them by service.
 create index idx_webhook_dlq_service on public.webhook_dlq (service, created_at) where status <> 'reprocessed';
 create index idx_webhook_dlq_created_at on public.webhook_dlq (created_at);
+-- What is done with, oldest first: dlq.maintain() removes it from this end. Entries of one transaction share their time, so it
+-- is a few bytes an entry, appended at its right edge.
+create index idx_webhook_dlq_settled_at on public.webhook_dlq (settled_at) where status in ('reprocessed', 'discarded');
 -- Keys of any length, by digest. decode(replace()) is the text's own bytes: convert_to() is not immutable.
 create unique index idx_webhook_dlq_idempotency on public.webhook_dlq
   (service, sha256(decode(replace(idempotency_key, '\', '\\'), 'escape'))) where idempotency_key is not null;
@@ -56,7 +59,7 @@ $$A failed webhook: what came in, and how its retries stand.
 pending -> processing -> reprocessed, or back to pending with a later next_retry_at, or failed when the retries are
 used up. discarded: by a person, or as the echo of a retry. Insert service and a payload; the rest has defaults.$$;
 comment on column public.webhook_dlq.id is 'Sent with every attempt as dlq-entry and idempotency-key. A version 7 uuid.';
-comment on column public.webhook_dlq.duplicate_of is 'For an echo: the entry whose retry the handler stored again. Null otherwise.';
+comment on column public.webhook_dlq.duplicate_of is 'For an echo: the entry whose retry the handler stored again, which may be gone by now. Null otherwise.';
 comment on column public.webhook_dlq.created_at is 'When it was stored.';
 comment on column public.webhook_dlq.updated_at is 'When anything in this row last changed.';
 comment on column public.webhook_dlq.next_retry_at is 'Not sent before this time. Null unless pending.';
@@ -157,8 +160,9 @@ create table dlq.delivery_attempts (
 alter table dlq.delivery_attempts enable row level security;
 
 comment on table dlq.delivery_attempts is
-$$One attempt, written once, when it is settled. History: never updated.
-There is no foreign key to webhook_dlq: what happened outlives the entry, and the check would cost every attempt.$$;
+$$One attempt, written once, when it is settled. History: never updated, and removed with its entry by dlq.maintain().
+There is no foreign key to webhook_dlq: what happened outlives an entry that a person deletes, by dlq.settings.retain_settled,
+and the check would cost every attempt.$$;
 comment on column dlq.delivery_attempts.entry_id is 'The entry in webhook_dlq.';
 comment on column dlq.delivery_attempts.dispatched_at is 'When it was handed to the sender, by the real clock.';
 comment on column dlq.delivery_attempts.settled_at is 'When its outcome was recorded.';
@@ -377,6 +381,45 @@ comment on column dlq.net_workers.in_flight is 'How many it was sending when it 
 comment on column dlq.net_workers.host is 'The machine it runs on, as that machine calls itself.';
 comment on column dlq.net_workers.version is 'Of dlqctl.';
 
+create table dlq.maintenance_log (
+  id bigint generated always as identity,
+  began_at timestamptz not null,
+  duration interval,
+  seen_up_to uuid,
+  entries bigint not null default 0,
+  attempts bigint not null default 0,
+  attempts_seen bigint not null default 0,
+  runs bigint not null default 0,
+  cron_runs bigint,
+  acts bigint not null default 0,
+  left_over integer,
+  status text not null default 'running',
+  error_message text,
+  constraint maintenance_log_pkey primary key (id),
+  constraint status_is_known check (status in ('running', 'ok', 'partial', 'error', 'interrupted'))
+);
+alter table dlq.maintenance_log enable row level security;
+
+comment on table dlq.maintenance_log is
+$$One run of dlq.maintain(), and how many rows it has removed of what. Its own rows go with those of dlq_processing_log.$$;
+comment on column dlq.maintenance_log.id is 'Ascending, with gaps.';
+comment on column dlq.maintenance_log.began_at is 'When the run began.';
+comment on column dlq.maintenance_log.duration is 'How long it took, up to its last recorded batch.';
+comment on column dlq.maintenance_log.seen_up_to is
+'Up to which entry dlq.delivery_attempts was looked through for attempts whose entry is gone: the next run goes on there. Null: to the end.';
+comment on column dlq.maintenance_log.entries is 'Entries removed from webhook_dlq.';
+comment on column dlq.maintenance_log.attempts is 'Attempts removed: of these entries, and of entries that a person has deleted.';
+comment on column dlq.maintenance_log.attempts_seen is 'Attempts looked at because their entry may be gone.';
+comment on column dlq.maintenance_log.runs is 'Rows removed from dlq_processing_log and from here.';
+comment on column dlq.maintenance_log.cron_runs is
+'Rows of ours removed from cron.job_run_details. Null: it is not in this database, or not for the caller to tidy.';
+comment on column dlq.maintenance_log.acts is 'Rows removed from dlq.audit_log, which has an act expire for them.';
+comment on column dlq.maintenance_log.left_over is
+'Entries that are left for the next run because the time was up, counted up to 10,001. Null: it came to the end.';
+comment on column dlq.maintenance_log.status is
+'running, ok, partial: the time was up, error: some could not be removed, or interrupted: it was killed, or another took over.';
+comment on column dlq.maintenance_log.error_message is 'The first thing that went wrong, beginning with the SQLSTATE.';
+
 create table dlq.settings (
   singleton boolean not null default true,
   installed_at timestamptz not null default now(),
@@ -392,6 +435,12 @@ create table dlq.settings (
   max_in_flight integer not null default 1000,
   outage_patience interval not null default '3 days',
   replay_window interval not null default '7 days',
+  retain_settled interval default '30 days',
+  retain_failed interval,
+  retain_runs interval default '30 days',
+  retain_audit interval,
+  maintain_at time not null default '03:17',
+  maintain_budget interval not null default '10 minutes',
   constraint settings_pkey primary key (singleton),
   constraint there_is_one_row check (singleton),
   constraint cycle_divides_the_hour check (cycle_minutes between 1 and 30 and 60 % cycle_minutes = 0),
@@ -402,6 +451,14 @@ create table dlq.settings (
   constraint max_in_flight_is_bounded check (max_in_flight between 1 and 100000),
   constraint outage_patience_is_not_negative check (outage_patience >= '0'),
   constraint replay_window_is_not_negative check (replay_window >= '0'),
+  -- dlq.receive_webhook() knows a replay by the entry that it repeats.
+  constraint entries_outlive_the_replay_window check (least(retain_settled, retain_failed) >= replay_window),
+  constraint retain_settled_is_a_day_or_more check (retain_settled >= '1 day'),
+  constraint retain_failed_is_a_day_or_more check (retain_failed >= '1 day'),
+  constraint retain_runs_is_a_day_or_more check (retain_runs >= '1 day'),
+  -- So that nobody can shorten it and be off the record at once.
+  constraint retain_audit_is_a_quarter_or_more check (retain_audit >= '90 days'),
+  constraint maintain_budget_is_bounded check (maintain_budget between '1 second' and '6 hours'),
   constraint retry_schedule_is_waits check (
     cardinality(retry_schedule) between 1 and 50 and array_position(retry_schedule, null) is null
     and interval '0' < all (retry_schedule) and interval '30 days' >= all (retry_schedule)),
@@ -433,6 +490,17 @@ comment on column dlq.settings.outage_patience is
 'Failures of an endpoint that has failed for longer use up retries again, so that its entries come to an end: they are failed.';
 comment on column dlq.settings.replay_window is
 'For so long dlq.receive_webhook() takes the same signed webhook for a duplicate. WhatsApp delivers again for 7 days.';
+comment on column dlq.settings.retain_settled is
+$$dlq.maintain() removes delivered and discarded entries this long after settled_at, with their attempts. Null: never.
+At least replay_window. An idempotency key is forgotten with its entry.$$;
+comment on column dlq.settings.retain_failed is 'The same for failed entries. Null, as it is unless you say otherwise: they stay.';
+comment on column dlq.settings.retain_runs is
+'For so long rows of dlq_processing_log, dlq.maintenance_log and ours of cron.job_run_details are kept. Null: for ever.';
+comment on column dlq.settings.retain_audit is
+'For so long acts are kept in dlq.audit_log: at least 90 days. Null, as it is unless you say otherwise: for ever.';
+comment on column dlq.settings.maintain_at is
+'When dlq.maintain() runs every day, by pg_cron''s clock: GMT, unless cron.timezone says otherwise. Takes effect with dlqctl migrate.';
+comment on column dlq.settings.maintain_budget is 'dlq.maintain() stops after this time, or earlier: see dlq._maintenance_budget().';
 
 create table dlq.audit_log (
   id bigint generated always as identity,

@@ -7,7 +7,7 @@ grant usage on schema dlq to dlq_admin, dlq_reader, dlq_writer;
 grant select, insert, update, delete on public.webhook_dlq to dlq_admin;
 grant select on public.dlq_processing_log, dlq.in_flight, dlq.delivery_attempts, dlq.pauses, dlq.endpoint_state, dlq.net_workers
   to dlq_admin;
-grant select on dlq.amendments, dlq.audit_log to dlq_admin;
+grant select on dlq.amendments, dlq.audit_log, dlq.maintenance_log to dlq_admin;
 grant select, insert, update, delete on dlq.endpoints to dlq_admin;
 grant select, update on dlq.settings to dlq_admin;
 
@@ -15,7 +15,7 @@ grant select
   (id, service, status, retry_count, attempt_count, unanswered_count, created_at, next_retry_at, last_retry_at,
    settled_at, updated_at, duplicate_of, correlation_id)
   on public.webhook_dlq to dlq_reader;
-grant select on public.dlq_processing_log, dlq.pauses, dlq.endpoint_state, dlq.net_workers, dlq.settings to dlq_reader;
+grant select on public.dlq_processing_log, dlq.pauses, dlq.endpoint_state, dlq.net_workers, dlq.maintenance_log, dlq.settings to dlq_reader;
 grant select  -- without the digest: it would tell whether a payload is the one that somebody guesses
   (entry_id, request_id, dispatched_at, missing_since, net_oid, attempt, timeout_ms, echoed, is_probe, service)
   on dlq.in_flight to dlq_reader;
@@ -38,13 +38,17 @@ grant execute on function public.dlq_health() to dlq_admin, dlq_reader;
 grant execute on function dlq._now(), dlq._why_not_sending(), dlq._is_paused(text), dlq._missing_secret(text)
   to dlq_admin, dlq_reader;
 grant execute on function
-  dlq._jobs(), dlq._to_interval(text), dlq._cron_facts(), dlq._our_jobs(jsonb), dlq._wrong_jobs(jsonb), dlq.cron_checks(jsonb)
+  dlq._jobs(), dlq._to_interval(text), dlq._cron_facts(), dlq._our_jobs(jsonb), dlq._wrong_jobs(jsonb), dlq._may_run_jobs(oid), dlq.cron_checks(jsonb)
   to dlq_admin, dlq_reader;
 
 grant execute on function public.process_dlq_entries() to dlq_admin;
 grant execute on procedure dlq.run_cycle() to dlq_admin;
 grant execute on function
   dlq._cycle_budget(), dlq._begin_run(), dlq._step(bigint, text), dlq._next_pass(bigint, integer, interval)
+  to dlq_admin;
+grant execute on procedure dlq.maintain() to dlq_admin;
+grant execute on function
+  dlq._begin_maintenance(), dlq._maintain_step(bigint, text, timestamptz), dlq._remove_cron_runs(), dlq._end_maintenance(bigint, integer)
   to dlq_admin;
 grant execute on function
   dlq.pause(text, text, timestamptz), dlq.resume(text, text), dlq.reset_endpoint(text, text),

@@ -11,6 +11,7 @@ create policy admins_do_everything on dlq.endpoints to dlq_admin using (true) wi
 create policy readers_read on dlq.endpoints for select to dlq_reader using (true);
 create policy admins_read on dlq.pauses for select to dlq_admin, dlq_reader using (true);
 create policy admins_read on dlq.endpoint_state for select to dlq_admin, dlq_reader using (true);
+create policy admins_read on dlq.maintenance_log for select to dlq_admin, dlq_reader using (true);
 create policy admins_read on dlq.net_workers for select to dlq_admin, dlq_reader using (true);
 create policy workers_do_everything on dlq.net_workers to dlq_net_worker using (true) with check (true);
 create policy admins_do_everything on dlq.settings to dlq_admin using (true) with check (true);

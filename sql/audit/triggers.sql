@@ -26,7 +26,8 @@ create or replace trigger audit
 after insert or update or delete on dlq.settings
 for each row execute function dlq._audit_change(
   '', 'installed_at', 'system_identifier', 'database_oid', 'cycle_minutes', 'cycle_budget', 'silence_alert',
-  'retry_schedule', 'probe_schedule', 'jitter', 'max_unanswered', 'max_in_flight', 'outage_patience', 'replay_window');
+  'retry_schedule', 'probe_schedule', 'jitter', 'max_unanswered', 'max_in_flight', 'outage_patience', 'replay_window',
+  'retain_settled', 'retain_failed', 'retain_runs', 'retain_audit', 'maintain_at', 'maintain_budget');
 alter table dlq.settings enable always trigger audit;
 comment on trigger audit on dlq.settings is 'Records who changes a setting.';
 
@@ -150,6 +151,22 @@ alter table public.dlq_processing_log enable always trigger audit_truncate;
 comment on trigger audit_truncate on public.dlq_processing_log is 'Records who empties it.';
 
 create or replace trigger audit
+after insert or update or delete on dlq.maintenance_log
+for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change(
+  'id', 'began_at', 'duration', 'seen_up_to', 'entries', 'attempts', 'attempts_seen', 'runs', 'cron_runs', 'acts',
+  'left_over', 'status');
+alter table dlq.maintenance_log enable always trigger audit;
+comment on trigger audit on dlq.maintenance_log is 'Records who rewrites the history of maintenance.';
+
+create or replace trigger audit_truncate
+after truncate on dlq.maintenance_log
+for each statement when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change();
+alter table dlq.maintenance_log enable always trigger audit_truncate;
+comment on trigger audit_truncate on dlq.maintenance_log is 'Records who empties it.';
+
+create or replace trigger audit
 after update or delete on public.webhook_dlq
 for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
 execute function dlq._audit_change(
@@ -170,7 +187,7 @@ before update or delete or truncate on dlq.audit_log
 for each statement when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
 execute function dlq._refuse();
 alter table dlq.audit_log enable always trigger append_only;
-comment on trigger append_only on dlq.audit_log is 'What was recorded stays, but for what the queue''s own functions remove when it is old.';
+comment on trigger append_only on dlq.audit_log is 'What was recorded stays, but for what dlq.maintain() removes when it is old, if a setting says so.';
 
 create or replace trigger written_by_functions
 before insert on dlq.audit_log

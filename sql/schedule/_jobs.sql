@@ -8,6 +8,9 @@ select
   case s.cycle_minutes when 1 then '* * * * *' else format('*/%s * * * *', s.cycle_minutes) end,
   'call dlq.run_cycle()'
 from dlq.settings as s
+union all
+select 'dlq-maintain', to_char(s.maintain_at, 'FMMI FMHH24 "* * *"'), 'call dlq.maintain()'
+from dlq.settings as s
 $$;
 
 comment on function dlq._jobs() is 'The cron jobs that belong here: name, schedule, command.';

@@ -25,14 +25,14 @@ begin
     select h.name, h.level, h.detail, case when h.level = 'error' then format(
         'dlqctl migrate --cron-dsn dbname=%s', v_database) else h.remediation end
     from dlq.health as h
-    where h.name = 'processor';
+    where h.name in ('processor', 'retention');
     return;
   elsif facts is null then
     return query
     select 'extension', 'error', 'pg_cron is not installed in this database',
       case
         when exists (select from pg_available_extensions as a where a.name = 'pg_cron') then 'dlqctl migrate'
-        else 'install pg_cron (Debian: postgresql-NN-cron) and add it to shared_preload_libraries; or run dlqctl process from any scheduler'
+        else 'install pg_cron (Debian: postgresql-NN-cron) and add it to shared_preload_libraries; or run dlqctl process and maintain from any scheduler'
       end;
     return;
   end if;
@@ -85,13 +85,13 @@ begin
     ) as w;
 
   -- Whoever owns them must exist, may have to log in, and must be allowed to run them. A statement_timeout covers the
-  -- whole cycle: the budget adapts to it, but below ten seconds little is left.
+  -- whole run: the budget adapts to it, but below ten seconds little is left.
   return query
   select
     'owner ' || o.username,
     case when o.problem is not null then 'error' when o.is_short then 'warning' else 'ok' end,
-    coalesce(o.problem, case when o.is_short then format('has statement_timeout = %s: a cycle is cut to 80 %% of it', o.timeout) end,
-      'exists and may run the job' || coalesce(', statement_timeout = ' || o.timeout, '')),
+    coalesce(o.problem, case when o.is_short then format('has statement_timeout = %s: a run is cut to 80 %% of it', o.timeout) end,
+      'exists and may run ' || o.jobs || coalesce(', statement_timeout = ' || o.timeout, '')),
     case
       when o.role_oid is null then format('select cron.unschedule(%s); then: dlqctl migrate', o.jobid)
       when not o.may_log_in then format('alter role %I login, or set cron.use_background_workers = on', o.username)
@@ -104,14 +104,14 @@ begin
       case
         when c.role_oid is null then 'does not exist: pg_cron''s launcher crashes over it, again and again, with all jobs'
         when not c.may_log_in then 'may not log in, and pg_cron connects as it'
-        when not c.may_run then 'may not call dlq.run_cycle()'
+        when not c.may_run then 'may not run ' || c.jobs
       end as problem,
       dlq._to_interval(c.timeout) between '1 ms' and '10 s' as is_short
     from (
       select
-        c.jobid, c.username, r.oid as role_oid,
+        c.jobid, c.jobs, c.username, r.oid as role_oid,
         coalesce(v_in_background, true) or r.rolcanlogin as may_log_in,
-        has_schema_privilege(r.oid, 'dlq', 'usage') and has_function_privilege(r.oid, 'dlq.run_cycle()', 'execute') as may_run,
+        dlq._may_run_jobs(r.oid) as may_run,
         (select split_part(o.setting, '=', 2)
          from pg_db_role_setting as s
            cross join unnest(s.setconfig) as o (setting)
@@ -120,15 +120,20 @@ begin
            and o.setting like 'statement_timeout=%'
          order by s.setrole = 0, s.setdatabase = 0
          limit 1) as timeout
-      from dlq._our_jobs(facts) as c
+      from (
+        select o.username, min(o.jobid) as jobid, string_agg(o.jobname, ', ' order by o.jobid) as jobs
+        from dlq._our_jobs(facts) as o
+        group by o.username
+      ) as c
         left join pg_roles as r on r.rolname = c.username
     ) as c
   ) as o;
 
+  -- That a job of once a day has not run yet is no finding: how long it may be silent, the line retention says.
   return query
   select
-    'last run',
-    case when d.status is null then 'warning' when d.status = 'failed' then 'error' else 'ok' end,
+    'last run of ' || c.jobname,
+    case when d.status = 'failed' then 'error' when d.status is null and c.job <> 'dlq-maintain' then 'warning' else 'ok' end,
     case
       when d.status is null then 'pg_cron has not run the job yet, or keeps no record (cron.log_run)'
       else format('%s at %s%s', d.status, date_trunc('second', d.start_time),
@@ -158,7 +163,7 @@ begin
 
   -- Whether anything arrives: pg_cron's "succeeded" does not say.
   return query
-  select h.name, h.level, h.detail, h.remediation from dlq.health as h where h.name = 'processor';
+  select h.name, h.level, h.detail, h.remediation from dlq.health as h where h.name in ('processor', 'retention');
 end
 $$;
 

@@ -413,6 +413,7 @@ OTHER_TABLES = {
         " values (gen_random_uuid(), 1, now(), now(), 'delivered', 'mine')"
     ),
     "public.dlq_processing_log": "insert into dlq_processing_log (processed_at) values (now())",
+    "dlq.maintenance_log": "insert into dlq.maintenance_log (began_at) values (now())",
     "public.webhook_dlq": "update webhook_dlq set retry_count = 1",
 }
 

@@ -153,6 +153,27 @@ def test_losing_reads_what_is_lost(big: Queue) -> None:
     assert big.one("select count(*) from webhook_dlq where status = 'processing'") == 0
 
 
+def test_maintenance_reads_what_is_to_go_and_a_page_of_attempts(big: Queue) -> None:
+    _assert_no_scan(_plans(big.conn, "call dlq.maintain()"), rows=10_000)
+    for status in ("reprocessed", "failed"):
+        big.conn.execute(
+            "update webhook_dlq set settled_at = now() - interval '31 days' where id in"
+            " (select id from webhook_dlq where status = %s limit 300)",
+            (status,),
+        )
+    big.conn.execute("update dlq.settings set retain_failed = '30 days'")
+    nodes = _plans(big.conn, "call dlq.maintain()")
+    big.conn.execute("update dlq.settings set retain_failed = null")
+    assert big.one("select entries from dlq.maintenance_log order by id desc limit 1") == 600
+    assert {"idx_webhook_dlq_settled_at", "idx_webhook_dlq_status", "delivery_attempts_pkey"} <= {
+        node.get("Index Name") for node in nodes
+    }
+    assert not [node for node in nodes if node["Node Type"] == "Seq Scan" and node.get("Relation Name") in BIG]
+    lookups = [n for n in nodes if n.get("Index Name") in ("idx_webhook_dlq_settled_at", "idx_webhook_dlq_status")]
+    _assert_no_scan(lookups, rows=1000)
+    _assert_no_scan(nodes, rows=10_000)
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -51,7 +51,9 @@ def _store(box: Sandbox, service: str, **columns: str) -> None:
 def test_help_names_every_command_and_loads_nothing(box: Sandbox) -> None:
     done = _run(box, "--help")
     assert done.returncode == 0
-    commands = "migrate verify-cron health process pause resume endpoints verify-signatures secrets sandbox demo"
+    commands = (
+        "migrate verify-cron health process maintain pause resume endpoints verify-signatures secrets sandbox demo"
+    )
     for command in commands.split():
         assert re.search(rf"^  {command} ", done.stdout, re.M)
     heavy = "{'psycopg', 'alembic', 'rich', 'httpx', 'pycurl'}"
@@ -85,6 +87,30 @@ def test_process_runs_a_cycle_and_says_what_it_did(box: Sandbox, receiver: Recei
     (run,) = json.loads(done.stdout)
     assert (run["status"], run["dispatched"], run["entries_processed"]) == ("ok", 1, 1)
     assert len(receiver.accepted) == 1
+
+
+def test_maintain_removes_what_is_old_and_says_how_much(box: Sandbox) -> None:
+    with psycopg.connect(box.dsn, autocommit=True) as conn:
+        conn.execute(
+            "insert into webhook_dlq (service, payload, status, settled_at)"
+            " select 'shop', '1', 'discarded', now() - n * interval '1 day' from generate_series(29, 31) as n"
+        )
+        done = _run(box, "maintain", "--format", "json")
+        assert done.returncode == 0, done.stderr
+        (run,) = json.loads(done.stdout)
+        assert (run["status"], run["entries"], run["left_over"]) == ("ok", 2, None)
+
+        conn.execute(
+            "insert into webhook_dlq (service, payload, status, settled_at)"
+            " values ('shop', '1', 'discarded', '2020-01-01')"
+        )
+        conn.execute("create function no() returns trigger language plpgsql as 'begin raise exception ''no''; end'")
+        conn.execute("create trigger no before delete on webhook_dlq for each row execute function no()")
+        refused = _run(box, "maintain")
+        conn.execute("drop function no() cascade")
+    assert refused.returncode == 1
+    assert "P0001" in refused.stderr
+    assert "dlqctl health" in refused.stderr
 
 
 def test_endpoints_are_set_listed_tested_and_removed(box: Sandbox, receiver: Receiver) -> None:
@@ -212,7 +238,7 @@ def test_an_error_is_said_in_one_line_without_a_trace(box: Sandbox, words: tuple
 
 
 def test_a_database_without_dlqctl_is_told_apart(box: Sandbox) -> None:
-    for words in (("health",), ("process",), ("verify-cron",), ("pause", "--reason", "x")):
+    for words in (("health",), ("process",), ("maintain",), ("verify-cron",), ("pause", "--reason", "x")):
         done = _run(box, "--dsn", box.cluster.dsn("postgres"), *words)
         assert done.returncode == 1
         assert done.stderr.rstrip().endswith("-> dlqctl migrate")

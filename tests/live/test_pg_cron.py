@@ -24,6 +24,25 @@ def conn(live: Sandbox) -> Iterator[psycopg.Connection[dict[str, Any]]]:
         yield conn
 
 
+@pytest.fixture(scope="module", autouse=True)
+def every_minute(live: Sandbox) -> Iterator[None]:
+    """Beside everything here, maintenance runs each minute. There is something for it to do."""
+    if not live.has_cron:
+        pytest.skip("pg_cron is not installed")
+    with psycopg.connect(live.dsn, autocommit=True) as conn:
+        conn.execute(
+            "insert into webhook_dlq (service, payload, status, settled_at)"
+            " select 'old', '1', 'discarded', now() - n * interval '1 day' from generate_series(21, 40) as n"
+        )
+        assert conn.execute("select schedule, username from cron.job where jobname = 'dlq-maintain'").fetchall() == [
+            ("17 3 * * *", conn.info.user)
+        ]
+        conn.execute("select cron.schedule('dlq-maintain', '* * * * *', 'call dlq.maintain()')")
+        yield
+        conn.execute("select dlq.schedule_jobs()")
+        conn.execute("delete from webhook_dlq where service = 'old'")
+
+
 def _await(conn: psycopg.Connection[dict[str, Any]], query: str, timeout: float, *parameters: Any) -> None:
     deadline = time.monotonic() + timeout
     while not conn.execute(query.encode(), parameters).fetchall():
@@ -142,3 +161,12 @@ def test_the_missions_own_sql_answers(
         " ORDER BY start_time DESC LIMIT 10;",
         70,
     )
+
+
+def test_pg_cron_removes_what_is_old(conn: psycopg.Connection[dict[str, Any]]) -> None:
+    _await(conn, "select from dlq.maintenance_log where status = 'ok' and entries = 11", 70)
+
+    (row,) = conn.execute("select count(*) as n from webhook_dlq where service = 'old'").fetchall()
+    assert row["n"] == 9
+    done = "select from cron.job_run_details where command = 'call dlq.maintain()' and status = 'succeeded'"
+    _await(conn, done, 10)

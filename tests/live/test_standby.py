@@ -88,7 +88,7 @@ def test_pg_cron_in_another_database_runs_our_cycle_and_goes_on_where_the_standb
             with net_worker(replica.dsn("app")):
                 deadline = time.monotonic() + 90
                 levels: dict[str, str] = {}
-                while levels.get("last run") != "ok":
+                while levels.get("last run of process-dlq-entries") != "ok":
                     assert time.monotonic() < deadline, levels
                     time.sleep(0.5)
                     levels = {name: level for name, level, *_ in checks(replica.dsn("app"), "dbname=scheduler")}

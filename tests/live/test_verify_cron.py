@@ -12,6 +12,8 @@ from dlqctl.cli import cli
 from dlqctl.cluster import Cluster, start_cluster
 from dlqctl.migrate import migrate
 
+JOBS = {"cron job process-dlq-entries", "cron job dlq-maintain"}
+
 
 @pytest.fixture(scope="module")
 def cron_cluster() -> Iterator[Cluster]:
@@ -45,7 +47,10 @@ def test_a_schedule_that_is_in_order_passes(cron_cluster: Cluster, conn: psycopg
     code, said = _verify(cron_cluster)
     assert code == 0, said
     assert "error" not in said
-    for check in ("extension", "database", "job process-dlq-entries", "owner postgres", "last run", "processor"):
+    for check in (
+        "extension", "database", "job process-dlq-entries", "job dlq-maintain", "owner postgres",
+        "last run of process-dlq-entries", "last run of dlq-maintain", "processor", "retention",
+    ):  # fmt: skip
         assert f"\n{check}," in f"\n{said}"
 
 
@@ -67,8 +72,8 @@ def test_a_job_that_is_not_as_it_should_be_is_found_and_migrate_repairs_it(
     assert code == 1
     assert finding in said
     assert "dlqctl migrate" in said
-    assert migrate(cron_cluster.dsn(), net_worker=True, check=True).changed == ["cron job process-dlq-entries"]
-    assert migrate(cron_cluster.dsn(), net_worker=True).changed == ["cron job process-dlq-entries"]
+    assert set(migrate(cron_cluster.dsn(), net_worker=True, check=True).changed) == JOBS
+    assert set(migrate(cron_cluster.dsn(), net_worker=True).changed) == JOBS
     code, said = _verify(cron_cluster)
     assert code == 0, said
     assert migrate(cron_cluster.dsn(), net_worker=True).changed == []
@@ -110,6 +115,78 @@ def test_a_short_statement_timeout_of_the_owner_is_found(cron_cluster: Cluster, 
     assert "statement_timeout = 3s" in said
 
 
+def test_maintenance_that_has_not_run_for_two_days_is_found(cron_cluster: Cluster, conn: psycopg.Connection) -> None:
+    conn.execute("update dlq.settings set installed_at = now() - interval '49 hours'")
+    code, said = _verify(cron_cluster)
+    conn.execute("update dlq.settings set installed_at = now()")
+    assert (code, "retention,warning" in said) == (0, True)
+
+
+# By runid: whose job, in this database, command, days ago, or null: it could not begin; and whether it goes.
+HISTORY = [
+    ("ours", True, "call dlq.run_cycle()", 41, True),
+    ("gone", True, "call dlq.run_cycle()", 40, True),  # scheduled anew, it has another id
+    ("theirs", True, "call dlq.run_cycle()", 40, False),
+    ("theirs", True, "select 1", 40, False),
+    ("ours", False, "call dlq.run_cycle()", 40, False),
+    ("ours", True, "call dlq.maintain()", None, True),
+    ("ours", True, "call dlq.run_cycle()", 30, True),
+    ("ours", True, "call dlq.run_cycle()", 29, False),
+    ("ours", True, "call dlq.run_cycle()", None, False),
+]
+
+
+def test_maintenance_removes_our_old_rows_of_pg_crons_history_and_no_others(
+    cron_cluster: Cluster, conn: psycopg.Connection
+) -> None:
+    conn.execute("create role keeper login in role dlq_admin")
+    conn.execute("grant usage on schema cron to keeper")
+    conn.execute("select cron.schedule('other', '0 0 1 1 *', 'call dlq.run_cycle()')")
+    ids: dict[str, int] = dict(conn.execute("select jobname, jobid from cron.job").fetchall())
+    jobs = {"ours": ids["process-dlq-entries"], "theirs": ids["other"], "gone": 999_999}
+    rows = "select runid from cron.job_run_details where runid < 0 and username = %s order by runid"
+
+    def ran(user: str, number: int) -> None:
+        job, here, command, days, _ = HISTORY[number]
+        conn.execute(
+            "insert into cron.job_run_details (jobid, runid, database, username, command, status, start_time)"
+            " values (%s, %s, %s, %s, %s, 'failed', now() - %s * interval '1 day')",
+            (jobs[job], number - 100, "dlq" if here else "postgres", user, command, days),
+        )
+
+    def left(user: str) -> list[int]:
+        return [runid + 100 for (runid,) in conn.execute(rows.encode(), (user,))]
+
+    stay = [number for number, (*_, goes) in enumerate(HISTORY) if not goes]
+    try:
+        for number in range(len(HISTORY)):
+            ran("postgres", number)
+        with psycopg.connect(cron_cluster.dsn(user="keeper"), autocommit=True) as keeper:
+            keeper.execute("call dlq.maintain()")  # pg_cron shows it its own rows alone, and it has none
+        assert left("postgres") == list(range(len(HISTORY)))
+        conn.execute("call dlq.maintain()")
+        assert left("postgres") == stay
+
+        conn.execute("delete from cron.job_run_details where runid < 0")
+        ran("keeper", 1)
+        with psycopg.connect(cron_cluster.dsn(user="keeper"), autocommit=True) as keeper:
+            keeper.execute("call dlq.maintain()")
+        assert left("keeper") == []
+        counts = conn.execute("select cron_runs from dlq.maintenance_log order by id desc limit 3").fetchall()
+        assert counts == [(1,), (4,), (0,)]
+
+        conn.execute("revoke delete on cron.job_run_details from public")
+        with psycopg.connect(cron_cluster.dsn(user="keeper"), autocommit=True) as keeper:
+            keeper.execute("call dlq.maintain()")
+        last = conn.execute("select status, cron_runs from dlq.maintenance_log order by id desc limit 1").fetchone()
+        assert last == ("ok", None)
+    finally:
+        conn.execute("grant delete on cron.job_run_details to public")
+        conn.execute("delete from cron.job_run_details where runid < 0")
+        conn.execute("drop owned by keeper")
+        conn.execute("drop role keeper")
+
+
 def test_a_silent_processor_is_found(cron_cluster: Cluster, conn: psycopg.Connection) -> None:
     conn.execute("update dlq_processing_log set processed_at = processed_at - interval '11 minutes'")
     code, said = _verify(cron_cluster)
@@ -134,6 +211,7 @@ def test_a_job_of_that_name_for_another_database_is_nobody_s_business_here(
     conn.execute("select dlq.schedule_jobs()")
     code, said = _verify(cron_cluster)
     assert code == 0, said
-    assert "job process-dlq-entries@dlq,ok" in said
-    conn.execute("select cron.unschedule('process-dlq-entries@dlq')")
+    for job in ("process-dlq-entries@dlq", "dlq-maintain@dlq"):
+        assert f"job {job},ok" in said
+        conn.execute("select cron.unschedule(%s)", (job,))
     conn.execute("update cron.job set database = 'dlq'")

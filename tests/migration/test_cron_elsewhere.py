@@ -14,8 +14,10 @@ from tests.migration.migrating import Outcome, ask, do, let_use_our_roles, run
 
 NET = ("--net-worker",)
 CRON = ("--cron-dsn", "dbname=dlq")
+BOTH = {"cron job process-dlq-entries", "cron job dlq-maintain"}
 JOBS = """
-    select array_agg(concat_ws(' | ', jobname, username, database, schedule, command, active) order by database)
+    select array_agg(concat_ws(' | ', jobname, username, database, schedule, command, active)
+      order by database, jobname desc)
     from cron.job
 """
 Make = Callable[[str], str]
@@ -51,9 +53,10 @@ def test_the_job_is_scheduled_over_there_and_only_once(app: Make, cron_database:
 
     assert run("--dsn", shop, "migrate", *NET, *CRON, "--check").code == 1
     assert ask(cron_database, "select to_regclass('cron.job')") is None
-    assert "cron job process-dlq-entries" in migrated(shop, *NET, *CRON)
+    assert set(migrated(shop, *NET, *CRON)) >= BOTH
     assert ask(cron_database, JOBS) == [
-        "process-dlq-entries | postgres | shop | */5 * * * * | call dlq.run_cycle() | t"
+        "process-dlq-entries | postgres | shop | */5 * * * * | call dlq.run_cycle() | t",
+        "dlq-maintain | postgres | shop | 17 3 * * * | call dlq.maintain() | t",
     ]
     ids = ask(cron_database, "select array_agg(jobid) from cron.job")
     assert migrated(shop, *CRON) == []
@@ -85,7 +88,7 @@ def test_what_differs_over_there_is_found_and_repaired(app: Make, cron_database:
             assert finding in found.out + found.err
             assert "dlqctl migrate" in found.out + found.err
         assert run("--dsn", shop, "migrate", *CRON, "--check").code == 1
-        assert migrated(shop, *CRON) == ["cron job process-dlq-entries"]
+        assert set(migrated(shop, *CRON)) == BOTH
         assert ask(cron_database, JOBS) == jobs
         assert verify(shop, *CRON).code == 0
 
@@ -101,8 +104,10 @@ def test_the_checks_are_the_same_rows_as_at_home(app: Make, cron_database: str) 
         "database,ok,pg_cron runs in dlq",
         "job process-dlq-entries,ok",
         "owner postgres,ok",
-        "last run,warning",
+        "last run of process-dlq-entries,warning",
+        "last run of dlq-maintain,ok",
         "processor,ok",
+        "retention,ok",
     ):
         assert f"\n{check}" in f"\n{said}"
 
@@ -145,21 +150,23 @@ def test_without_any_pg_cron_verify_cron_says_what_to_do(bare_cluster: Cluster) 
     said = verify(bare_cluster.dsn())
 
     assert (said.code, "pg_cron is not installed in this database" in said.out) == (1, True)
-    assert "dlqctl process from any scheduler" in said.out
+    assert "dlqctl process and maintain from any scheduler" in said.out
 
 
 def test_two_databases_of_one_user_each_keep_their_job(app: Make, cron_database: str) -> None:
     shop, till = app("shop"), app("till")
     migrated(shop, *NET, *CRON)
-    of_shop = ask(cron_database, "select jobid from cron.job")
+    of_shop = ask(cron_database, "select array_agg(jobid) from cron.job")
 
     assert "cron job process-dlq-entries@till" in migrated(till, *NET, *CRON)
 
     assert ask(cron_database, JOBS) == [
         "process-dlq-entries | postgres | shop | */5 * * * * | call dlq.run_cycle() | t",
+        "dlq-maintain | postgres | shop | 17 3 * * * | call dlq.maintain() | t",
         "process-dlq-entries@till | postgres | till | */5 * * * * | call dlq.run_cycle() | t",
+        "dlq-maintain@till | postgres | till | 17 3 * * * | call dlq.maintain() | t",
     ]
-    assert ask(cron_database, "select jobid from cron.job where database = 'shop'") == of_shop
+    assert ask(cron_database, "select array_agg(jobid) from cron.job where database = 'shop'") == of_shop
     for dsn in (shop, till):
         assert migrated(dsn, *CRON) == []
         assert verify(dsn, *CRON).code == 0
@@ -168,13 +175,14 @@ def test_two_databases_of_one_user_each_keep_their_job(app: Make, cron_database:
 def test_pg_crons_own_database_leaves_the_job_of_another_alone(app: Make, cron_database: str) -> None:
     shop = app("shop")
     migrated(shop, *NET, *CRON)
-    of_shop = ask(cron_database, "select jobid from cron.job")
+    of_shop = ask(cron_database, "select array_agg(jobid) from cron.job")
 
     assert "cron job process-dlq-entries@dlq" in migrated(cron_database, *NET)
 
-    assert ask(cron_database, "select jobid from cron.job where database = 'shop'") == of_shop
-    assert ask(cron_database, "select array_agg(j) from dlq.unschedule_jobs() as j") == ["process-dlq-entries@dlq"]
-    assert ask(cron_database, "select array_agg(jobid) from cron.job") == [of_shop]
+    assert ask(cron_database, "select array_agg(jobid) from cron.job where database = 'shop'") == of_shop
+    unscheduled = ask(cron_database, "select array_agg(j order by j) from dlq.unschedule_jobs() as j")
+    assert unscheduled == ["dlq-maintain@dlq", "process-dlq-entries@dlq"]
+    assert ask(cron_database, "select array_agg(jobid) from cron.job") == of_shop
 
 
 def test_a_database_that_was_renamed_has_one_job_again(app: Make, cron_database: str) -> None:
@@ -183,8 +191,8 @@ def test_a_database_that_was_renamed_has_one_job_again(app: Make, cron_database:
     store = make_conninfo(cron_database, dbname="store")
     try:
         assert "which does not exist" in verify(store, *CRON).out
-        assert migrated(store, *CRON) == ["cron job process-dlq-entries"]
-        assert ask(cron_database, "select array_agg(database) from cron.job") == ["store"]
+        assert set(migrated(store, *CRON)) == BOTH
+        assert ask(cron_database, "select array_agg(database) from cron.job") == ["store", "store"]
     finally:
         do(cron_database, "drop database store with (force)")
 
@@ -203,7 +211,7 @@ def test_a_role_that_is_no_superuser_schedules_with_the_grants_it_is_told(app: M
         do(cron_database, *statements[1].split("; "))
 
         assert "cron job process-dlq-entries" in migrated(clerk, *NET, *CRON)
-        assert ask(cron_database, "select array_agg(username) from cron.job") == ["clerk"]
+        assert ask(cron_database, "select array_agg(username) from cron.job") == ["clerk", "clerk"]
         assert migrated(clerk, *CRON) == []
         assert verify(clerk, *CRON).code == 0
         # A superuser's own would be a second one.
@@ -230,7 +238,7 @@ def test_a_job_whose_owner_could_not_run_it_is_not_scheduled(app: Make, cron_dat
         assert ask(cron_database, "select count(*) from cron.job") == 0
 
         do(shop, "grant dlq_admin to runner")
-        assert migrated(shop, *runner) == ["cron job process-dlq-entries"]
+        assert set(migrated(shop, *runner)) == BOTH
         assert verify(shop, *runner).code == 0
     finally:
         do(cron_database, "drop extension pg_cron", "drop owned by runner", "drop role runner")
@@ -251,12 +259,13 @@ def test_a_cron_dsn_that_cannot_be_right_changes_nothing(app: Make, cron_databas
         assert run("--dsn", shop, "migrate", *NET, word, *CRON).code == 2
 
 
-def test_a_home_made_job_over_there_is_left_alone(app: Make, cron_database: str) -> None:
+@pytest.mark.parametrize("name", ["process-dlq-entries", "dlq-maintain"])
+def test_a_home_made_job_over_there_is_left_alone(app: Make, cron_database: str, name: str) -> None:
     shop = app("shop")
     do(
         cron_database,
         "create extension pg_cron",
-        "select cron.schedule_in_database('process-dlq-entries', '0 0 1 1 *', 'select process_dlq_entries()', 'shop')",
+        f"select cron.schedule_in_database('{name}', '0 0 1 1 *', 'select process_dlq_entries()', 'shop')",
     )
     jobs = ask(cron_database, JOBS)
 

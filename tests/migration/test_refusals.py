@@ -65,18 +65,19 @@ def test_a_whole_home_made_queue_is_named_in_one_go(empty_database: str) -> None
         assert name in said
 
 
-def test_a_home_made_cron_job_is_left_alone(cron_database: str) -> None:
+@pytest.mark.parametrize("name", ["process-dlq-entries", "dlq-maintain"])
+def test_a_home_made_cron_job_is_left_alone(cron_database: str, name: str) -> None:
     do(
         cron_database,
         "create extension pg_cron",
-        "select cron.schedule('process-dlq-entries', '0 0 1 1 *', 'select process_dlq_entries()')",
+        f"select cron.schedule('{name}', '0 0 1 1 *', 'select process_dlq_entries()')",
     )
     jobs = "select array_agg(j::text) from cron.job as j"
     before = ask(cron_database, jobs)
 
     said = refused(cron_database, "migrate", "--net-worker").err
 
-    assert "cron job process-dlq-entries (select process_dlq_entries())" in said
+    assert f"cron job {name} (select process_dlq_entries())" in said
     assert ask(cron_database, jobs) == before
 
 

@@ -179,6 +179,7 @@ def test_the_jobs_go_first_and_pg_cron_stays(cron_database: str) -> None:
 
     assert "goes: cron job process-dlq-entries of postgres, in dlq" in said.out
     assert "goes: cron job process-dlq-entries of second, in dlq" in said.out
+    assert "goes: cron job dlq-maintain of postgres, in dlq" in said.out
     assert "stays: extension pg_cron" in said.out
     assert ask(cron_database, "select array_agg(jobname) from cron.job") == ["theirs"]
     do(cron_database, "drop role second")
@@ -238,7 +239,7 @@ def test_pg_cron_in_another_database_is_named_and_its_job_goes(cron_database: st
     assert ask(shop, "select count(*) from webhook_dlq") == 0
 
     uninstalled(shop, "--cron-dsn", "dbname=dlq")
-    assert ask(cron_database, "select array_agg(database) from cron.job") == ["dlq"]
+    assert ask(cron_database, "select array_agg(database) from cron.job") == ["dlq", "dlq"]
     assert ask(cron_database, "select to_regclass('webhook_dlq') is not null") is True
 
 

@@ -68,6 +68,8 @@ _OURS = (
     "health",
     "pauses",
     "endpoint_state",
+    "maintenance_log",
+    "delivery_attempts",
 )
 
 
@@ -123,7 +125,7 @@ _VALUES = {
     "text": "'shop'", "jsonb": "'{}'", "bytea": "'x'", "integer": "1", "bigint": "1", "boolean": "true",
     "uuid": "'00000000-0000-0000-0000-000000000000'", "interval": "'1 minute'",
     "timestamp with time zone": "'2030-01-01'", "text[]": "'{TOKEN}'", "interval[]": "'{1 min}'",
-    "uuid[]": "'{}'", "bytea[]": "'{}'", "integer[]": "'{}'", "regnamespace[]": "'{}'",
+    "oid": "10", "uuid[]": "'{}'", "bytea[]": "'{}'", "integer[]": "'{}'", "regnamespace[]": "'{}'",
 }  # fmt: skip
 
 _PLAIN = {"integer": "int4", "bigint": "int8", "boolean": "bool", "timestamp with time zone": "timestamptz"}

@@ -1,0 +1,28 @@
+-- Removes up to 10,000 old runs of the processor and of maintenance, and returns how many. The last of each stays, however
+-- old: health goes by it.
+create or replace function dlq._remove_runs()
+returns integer
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+with cycles as (
+  delete from public.dlq_processing_log as l
+  where l.id = any (array(
+    select o.id
+    from public.dlq_processing_log as o
+    where o.processed_at <= (select dlq._now() - s.retain_runs from dlq.settings as s)
+      and o.processed_at < (select max(n.processed_at) from public.dlq_processing_log as n)
+    order by o.processed_at
+    limit 10000
+    for update skip locked))
+  returning l.id
+),
+maintenance as (
+  delete from dlq.maintenance_log as l
+  where l.began_at <= (select dlq._now() - s.retain_runs from dlq.settings as s) and l.status <> 'running'
+    and l.id < (select max(n.id) from dlq.maintenance_log as n where n.status in ('ok', 'partial', 'error'))
+  returning l.id
+)
+select (select count(*) from cycles)::integer + (select count(*) from maintenance)::integer
+$$;
+
+comment on function dlq._remove_runs() is 'Removes old rows of dlq_processing_log and dlq.maintenance_log, and returns how many.';
