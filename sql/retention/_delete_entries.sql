@@ -1,4 +1,4 @@
--- Deletes entries and their attempts in one statement. An attempt that somebody has locked stays: dlq._remove_orphans() finds it.
+-- Deletes entries with their attempts and earlier payloads in one statement. An attempt that somebody has locked stays: dlq._remove_orphans() finds it.
 -- In PL/pgSQL, which keeps the plan: it is also called for one entry at a time.
 create or replace function dlq._delete_entries(ids uuid[], out entries integer, out attempts integer)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -7,6 +7,9 @@ begin
   with gone as (
     delete from public.webhook_dlq as e where e.id = any (ids)
     returning e.id
+  ),
+  former as (
+    delete from dlq.amendments as a where a.entry_id in (select g.id from gone as g)
   ),
   free as (
     select a.entry_id, a.attempt
@@ -24,4 +27,4 @@ begin
 end
 $$;
 
-comment on function dlq._delete_entries(uuid[]) is 'Deletes entries and their attempts, and returns how many.';
+comment on function dlq._delete_entries(uuid[]) is 'Deletes entries with their attempts and amendments, and returns how many entries and attempts.';

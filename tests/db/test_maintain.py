@@ -473,3 +473,14 @@ def test_health_warns_of_two_days_without_a_run(queue: Queue) -> None:
     queue.conn.execute("update dlq.maintenance_log set began_at = now() - interval '49 hours'")
     queue.conn.execute("insert into dlq.maintenance_log (began_at) values (now())")  # began, and was killed
     assert health()[0] == "warning"
+
+
+def test_earlier_payloads_go_with_their_entry(queue: Queue) -> None:
+    stop_clock(queue)
+    gone, stays = (queue.store(payload={"n": n}) for n in range(2))
+    queue.conn.execute("select dlq.amend(id, '{}', 'x'), dlq.discard(id, 'x') from webhook_dlq")
+    with queue.conn.transaction():
+        queue.conn.execute("update webhook_dlq set settled_at = '2029-12-01' where id = %s", (gone,))
+    maintain(queue)
+    assert left(queue) == {stays}
+    assert queue.rows("select entry_id::text as id from dlq.amendments") == [{"id": stays}]
