@@ -3,7 +3,7 @@
 -- pg_cron is not in this database, or not for the caller to tidy.
 -- A job that was scheduled anew has another id, so what ran goes by its command, unless a job of another name runs the same.
 -- pg_cron gives no start_time to a run that could not begin, but ids in order. It has no index but the one on them: this
--- reads the table once or twice, 0.2 s a million rows.
+-- reads the table once or twice.
 create or replace function dlq._remove_cron_runs()
 returns integer
 language plpgsql volatile set search_path = pg_catalog, pg_temp
