@@ -24,7 +24,7 @@ class Handlers:
     """The handlers as the one who measures sees them. Each service is a path; all take everything until told otherwise."""
 
     def __init__(self, port: int) -> None:
-        self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60)
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60)
         self.port = port
 
     def url(self, service: str) -> str:
@@ -33,11 +33,11 @@ class Handlers:
     def behave(self, service: str, *, status: int = 200, delay: float = 0, hang: float = 0) -> None:
         """Have a service answer with `status` after `delay` seconds, and leave a share `hang` without any answer."""
         rule = {"service": service, "status": status, "delay": delay, "hang": hang}
-        self._http.post("/-/behave", json=rule).raise_for_status()
+        self.http.post("/-/behave", json=rule).raise_for_status()
 
     def seen(self, service: str) -> list[float]:
         """When the requests for a service came in, in seconds of Unix time."""
-        return [float(at) for at in self._http.post("/-/seen", json=service).json()]
+        return [float(at) for at in self.http.post("/-/seen", json=service).json()]
 
 
 @contextmanager
@@ -46,7 +46,9 @@ def handlers() -> Iterator[Handlers]:
     process = subprocess.Popen([sys.executable, "-m", "bench.handlers"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
-        yield Handlers(int(process.stdout.readline()))
+        theirs = Handlers(int(process.stdout.readline()))
+        with theirs.http:
+            yield theirs
     finally:
         process.communicate()  # ends its standard input, which ends it
 

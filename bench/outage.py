@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from bench.world import Sender, World, print_conditions, print_table, senders, world
 
@@ -51,6 +52,7 @@ class Outage:
     webhooks: int = 40_000
     hours: int = 6
     every_minutes: int = 5
+    calm_minutes: int = 1
     max_in_flight: int = 20
     cure: bool = True
 
@@ -62,8 +64,7 @@ class Result:
     attempts: int
     probes: int
     retries: dict[int, int]  # how many entries had used up so many when the outage ended
-    counted: dict[int, int]  # the same when all had been delivered
-    statuses: dict[str, int]
+    settled: dict[str, int]  # by status, at the end
     first_delivered: float  # after the outage ended
     drained: float
     peak: int
@@ -89,7 +90,7 @@ def _simulate(w: World, outage: Outage) -> Result:
     for service in HEALTHY:
         w.endpoint(service)
         over = minutes + 120
-        w.conn.execute(_ENTRIES, {"service": service, "count": over, "over": f"{over} min"})
+        w.conn.execute(_ENTRIES, {"service": service, "count": over // outage.calm_minutes, "over": f"{over} min"})
     w.conn.execute("vacuum analyze webhook_dlq")
     start = w.one("select dlq._now()")
 
@@ -135,8 +136,7 @@ def _simulate(w: World, outage: Outage) -> Result:
         attempts=attempts,
         probes=probes,
         retries=retries,
-        counted=_counts(w, "retry_count"),
-        statuses={str(k): v for k, v in w.conn.execute("select status, count(*) from webhook_dlq group by status")},
+        settled=_counts(w, "status"),
         first_delivered=float(first or 0),
         drained=float(last or 0),
         peak=_peak([at for at in w.handlers.seen("down") if at > well_since]),
@@ -145,11 +145,11 @@ def _simulate(w: World, outage: Outage) -> Result:
     )
 
 
-def _counts(w: World, column: str) -> dict[int, int]:
+def _counts(w: World, column: str) -> dict[Any, int]:
     rows = w.conn.execute(
         f"select {column}, count(*) from webhook_dlq where service = 'down' group by 1 order by 1".encode()
     )
-    return {int(value): int(count) for value, count in rows}
+    return {value: int(count) for value, count in rows}
 
 
 def _peak(times: list[float]) -> int:
@@ -169,7 +169,7 @@ def report(setups: dict[str, Outage]) -> None:
                 name,
                 f"{r.attempts:,} ({r.probes} probes)",
                 ", ".join(f"{used}: {count:,}" for used, count in r.retries.items()),
-                sum(count for used, count in r.statuses.items() if used == "failed"),
+                r.settled.get("failed", 0),
                 f"{r.first_delivered / 60:.1f}",
                 f"{r.drained / 60:.1f}",
                 r.peak,
