@@ -357,4 +357,4 @@ def test_ours_are_half_a_batch_while_others_wait_there(queue: Queue) -> None:
     queue.conn.execute("select net.http_post('https://theirs.example/')")
     assert queue.dispatch() == 10
     queue.conn.execute("delete from net.http_request_queue where url like '%theirs%'")
-    assert queue.dispatch() == 30
+    assert queue.dispatch() == 10
