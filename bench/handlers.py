@@ -1,4 +1,4 @@
-"""Webhook handlers for measuring: an HTTP server in a process of its own that answers some ten thousand requests a second.
+"""Webhook handlers for measuring: a fast HTTP server, in a process of its own.
 
 dlqctl.receiver remembers every request whole, in a thread for each; here only the times are kept.
 """
@@ -21,7 +21,7 @@ _PHRASES = {200: "OK", 401: "Unauthorized", 500: "Internal Server Error", 503: "
 
 
 class Handlers:
-    """The handlers as the one who measures sees them. Each service is a path; all take everything until told otherwise."""
+    """The handlers, seen by the one who measures. Each service is a path, and takes everything unless told."""
 
     def __init__(self, port: int) -> None:
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60)
@@ -53,11 +53,12 @@ def handlers() -> Iterator[Handlers]:
         process.communicate()  # ends its standard input, which ends it
 
 
-class _Connection(asyncio.Protocol):
-    rules: defaultdict[str, dict[str, Any]] = defaultdict(lambda: {"status": 200, "delay": 0, "hang": 0})
-    times: defaultdict[str, list[float]] = defaultdict(list)
-    chance = random.Random(1)
+_rules: defaultdict[str, dict[str, Any]] = defaultdict(lambda: {"status": 200, "delay": 0, "hang": 0})
+_times: defaultdict[str, list[float]] = defaultdict(list)
+_chance = random.Random(1)
 
+
+class _Connection(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         self._buffer = b""
@@ -72,14 +73,14 @@ class _Connection(asyncio.Protocol):
         name = head.split(b" ", 2)[1].decode()[1:]
         if name == "-/behave":
             rule = json.loads(rest[:length])
-            self.rules[rule["service"]] = rule
+            _rules[rule["service"]] = rule
             self._answer(200)
         elif name == "-/seen":
-            self._answer(200, json.dumps(self.times[json.loads(rest[:length])]).encode())
+            self._answer(200, json.dumps(_times[json.loads(rest[:length])]).encode())
         else:
-            self.times[name].append(asyncio.get_running_loop().time() + _EPOCH)
-            rule = self.rules[name]
-            if self.chance.random() < rule["hang"]:
+            _times[name].append(asyncio.get_running_loop().time() + _EPOCH)
+            rule = _rules[name]
+            if _chance.random() < rule["hang"]:
                 return  # the sender hangs up when it has waited enough
             if rule["delay"]:
                 asyncio.get_running_loop().call_later(rule["delay"], self._answer, rule["status"])

@@ -1,9 +1,10 @@
-"""A polite neighbour: which rate other callers of pg_net keep while dlqctl drains its queue through it. Needs the real pg_net.
+"""A polite neighbour: the rate that other callers of pg_net keep while dlqctl drains through it.
 
     python -m bench.neighbour [--seconds 40] [--batch-size 200]
 
-Closed loop: so many requests of theirs under way at any time. Open loop: so many a second, whatever becomes of them. Each is
-measured alone, then while three services of ours drain, each of which may have 1,000 in flight.
+Needs the real pg_net. Closed loop: so many requests of theirs under way at any time. Open loop: so many a
+second, whatever becomes of them. Each is measured alone, then while three services of ours drain, each of
+which may have 1,000 in flight.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def main() -> None:
     if not senders(("pg_net",)):
         return
     size = args.batch_size
-    print_conditions(f"The real pg_net, batch size {size}; {args.seconds:.0f} s each after 10 s; handlers answer at once.")
+    print_conditions(f"pg_net, batch size {size}; {args.seconds:.0f} s each after 10 s; handlers answer at once.")
     rows = []
     for name, at_once, a_second in (
         ("closed, 50", 50, 0), ("closed, 200", 200, 0), ("closed, 1,000", 1000, 0), ("open, 100/s", 0, 100),
@@ -134,11 +135,11 @@ def main() -> None:
     heads = ("theirs", "alone, a second", "beside ours", "kept", "wait alone, s", "wait beside, s", "ours, a second")
     print_table(heads, rows)
     print()
-    rows = []
+    drains = []
     for size in (200, 1000):
         own, ours = measure_ours(size, args.seconds)
-        rows.append((str(size), f"{own:.0f}", f"{ours:.0f}", f"{ours / own:.0%}"))
-    print_table(("batch size", "pg_net over a full queue, a second", "our drain, a second", "ratio"), rows)
+        drains.append((size, f"{own:.0f}", f"{ours:.0f}", f"{ours / own:.0%}"))
+    print_table(("batch size", "pg_net over a full queue, a second", "our drain, a second", "ratio"), drains)
 
 
 if __name__ == "__main__":

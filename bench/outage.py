@@ -2,9 +2,10 @@
 
     python -m bench.outage [--sender pg_net|net-worker] [--webhooks 40000] [--max-in-flight 200]
 
-The clock, dlq._now(), is set forward from one run of the cron job to the next, every five minutes; within a run it goes as the
-real one. Entries fall due evenly over the outage, as webhooks do that fail as they arrive. The downstream answers 500 (or 401)
-all the time, then takes everything. Three healthy services have an entry due every minute all along.
+The clock, dlq._now(), is set forward from one run of the cron job to the next, every five minutes; within a
+run it goes as the real one. Entries fall due evenly over the outage, as webhooks do that fail as they arrive.
+The downstream answers 500 (or 401) all the time, then takes everything. Three healthy services have an entry
+due every minute all along.
 """
 
 from __future__ import annotations
@@ -129,7 +130,8 @@ def _simulate(w: World, outage: Outage) -> Result:
         """
         select extract(epoch from coalesce(e.settled_at, dlq._now()) - d.at)
         from webhook_dlq as e join bench.due as d using (id)
-        where e.service <> 'down' and d.at < (select max(processed_at) from dlq_processing_log) + (select ahead from bench.clock)
+        where e.service <> 'down'
+          and d.at < (select max(l.processed_at) + min(c.ahead) from dlq_processing_log as l, bench.clock as c)
         """
     ).fetchall()
     return Result(
@@ -198,11 +200,12 @@ def main() -> None:
     for sender in senders(args.sender or ("net-worker", "pg_net")):
         most = args.max_in_flight or (20 if sender == "net-worker" else 200)
         down = {
-            f"{sender}, HTTP {status}": Outage(sender, status, args.webhooks, max_in_flight=most) for status in (500, 401)
+            f"{sender}, HTTP {status}": Outage(sender, status, args.webhooks, max_in_flight=most)
+            for status in (500, 401)
         }
         none = {f"{sender}, no outage": Outage(sender, None)}
-        cureless = {f"{sender}, HTTP 500, no breaker": Outage(sender, 500, args.webhooks, max_in_flight=most, cure=False)}
-        report(none | down | (cureless if args.without else {}))
+        worse = Outage(sender, 500, args.webhooks, max_in_flight=most, cure=False)
+        report(none | down | ({f"{sender}, HTTP 500, no breaker": worse} if args.without else {}))
 
 
 if __name__ == "__main__":

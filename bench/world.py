@@ -1,4 +1,4 @@
-"""What every benchmark starts from: a throw-away server with dlqctl in it, handlers to send to, and a table at the end."""
+"""What every benchmark starts from: a throw-away server with dlqctl in it, handlers to send to, a table at the end."""
 
 from __future__ import annotations
 
@@ -61,8 +61,9 @@ class World:
 
     @contextmanager
     def cycles(self, seconds: float) -> Iterator[threading.Thread]:
-        """Run cycles one after the other meanwhile, for so many seconds. The block may wait for the thread to end."""
-        self.conn.execute("update dlq.settings set cycle_budget = least(make_interval(secs => %s), '1 hour')", (seconds,))
+        """Run cycles one after the other meanwhile, for so many seconds or until stop()."""
+        budget = "update dlq.settings set cycle_budget = least(make_interval(secs => %s), '1 hour')"
+        self.conn.execute(budget, (seconds,))
         thread = threading.Thread(target=self._run_cycles, args=(time.monotonic() + seconds,))
         thread.start()
         yield thread

@@ -1,7 +1,7 @@
 """Six hours in which a downstream takes nothing: no webhook is failed for it, and nobody beside it notices.
 
-The simulation is bench/outage.py's, which prints the figures. The short form has few webhooks and runs every half hour; with
-DLQCTL_FAULTS=long there are 40,000 and a run every five minutes.
+The simulation is bench/outage.py's, which prints the figures. The short form has few webhooks and a run every
+half hour; with DLQCTL_FAULTS=long there are 40,000 and a run every five minutes.
 """
 
 from __future__ import annotations
