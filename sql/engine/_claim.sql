@@ -8,7 +8,8 @@
 --
 -- The slots are as many as dlq._move_cap() has left. An open circuit lets one entry through when its next probe is due.
 -- pg_net answers a batch when the slowest of it has answered, so there the endpoints that lately timed out take the slow lane: they
--- are sent while nothing else of ours is due or under way, and otherwise together, once a minute.
+-- are sent while nothing else of ours is due or under way, and otherwise together, once in twelve times their timeout: they hold up
+-- the others for a thirteenth of the time.
 create or replace function dlq._claim(room integer)
 returns uuid[]
 language sql volatile security definer set search_path = pg_catalog, pg_temp
@@ -20,7 +21,8 @@ with clock as materialized (
 ),
 callable as materialized (
   select
-    w.service, t.timed_out_at,
+    w.service,
+    t.timed_out_at + r.timeout_ms * interval '12 milliseconds' as apart_until,
     clock.has_lanes and t.timed_out_at > clock_timestamp() - interval '10 minutes' as is_slow,
     case when t.cap = 0 then 1 else least(t.cap, r.max_in_flight) end as most,
     (select count(*) from dlq.in_flight as f where f.service = w.service) as in_flight
@@ -47,7 +49,7 @@ lanes as materialized (
       select from dlq.in_flight as f
       where f.service not in (
         select t.service from dlq.endpoint_state as t where t.timed_out_at > clock_timestamp() - interval '10 minutes'))
-    or (select max(c.timed_out_at) from callable as c) < clock_timestamp() - interval '1 minute' as is_slow_open
+    or (select max(c.apart_until) from callable as c) < clock_timestamp() as is_slow_open
 ),
 due as (
   select d.id, row_number() over (partition by c.service order by d.next_retry_at) as turn, d.next_retry_at
