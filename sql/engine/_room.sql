@@ -1,6 +1,7 @@
 -- How many more requests may be handed to the sender now. pg_net is shared with others, and sends one batch after the other, oldest
--- first: never more of ours than two batches hold, and half a batch while somebody else's wait there. The net-worker
--- tells no batch size; there a setting decides.
+-- first: never more of ours than a batch holds, and half of that while somebody else's wait there. So whoever comes waits for one
+-- batch of ours at most, and keeps half of its rate at least: that none waits may only mean that it has just been answered. More would
+-- gain nothing: there is a second after each batch to fill the next. The net-worker tells no batch size; there a setting decides.
 create or replace function dlq._room()
 returns integer
 language sql stable security definer set search_path = pg_catalog, pg_temp
@@ -11,7 +12,7 @@ select greatest(0,
     when exists (
       select from net.http_request_queue as q where q.id not in (select f.request_id from dlq.in_flight as f))
     then (b.size + 1) / 2
-    else 2 * b.size
+    else b.size
   end
   - (select count(*) from dlq.in_flight)::integer)
 from dlq.settings as s

@@ -332,9 +332,17 @@ def test_what_timed_out_waits_while_anything_else_is_due_or_under_way(batches: Q
     assert len(in_flight(batches, "slow")) == 10
 
 
-def test_the_slow_lane_opens_once_a_minute_whatever_is_due(batches: Queue) -> None:
+def test_the_slow_lane_opens_once_in_twelve_timeouts_whatever_is_due(batches: Queue) -> None:
     batches.conn.execute("update dlq.endpoint_state set timed_out_at = timed_out_at - interval '61 seconds'")
     assert batches.dispatch() == MOST + 10
+
+
+def test_the_longer_the_timeout_the_rarer_the_slow_lane_opens(batches: Queue) -> None:
+    batches.endpoint("slow", timeout_ms=30_000)
+    batches.conn.execute("update dlq.endpoint_state set timed_out_at = timed_out_at - interval '5 minutes'")
+    assert batches.dispatch() == MOST
+    batches.conn.execute("update dlq.endpoint_state set timed_out_at = timed_out_at - interval '61 seconds'")
+    assert batches.dispatch() == 10
 
 
 def test_what_is_answered_in_time_leaves_the_slow_lane(batches: Queue) -> None:
@@ -357,4 +365,4 @@ def test_ours_are_half_a_batch_while_others_wait_there(queue: Queue) -> None:
     queue.conn.execute("select net.http_post('https://theirs.example/')")
     assert queue.dispatch() == 10
     queue.conn.execute("delete from net.http_request_queue where url like '%theirs%'")
-    assert queue.dispatch() == 30
+    assert queue.dispatch() == 10

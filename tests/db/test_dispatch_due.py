@@ -70,12 +70,14 @@ def test_never_more_in_flight_than_the_endpoint_allows(queue: Queue) -> None:
 
 def test_never_more_in_flight_than_the_sender_may_have(queue: Queue) -> None:
     queue.conn.execute("update dlq.settings set max_in_flight = 10")
-    queue.store_many(30)
+    queue.endpoint("*", "https://hooks.example/{service}")
+    for n in range(12):
+        queue.store_many(3, f"s{n}")
     assert [queue.dispatch() for _ in range(2)] == [10, 0]
 
 
 def test_a_flood_for_one_service_does_not_delay_another(queue: Queue) -> None:
-    queue.conn.execute("update dlq.settings set max_in_flight = 20")
+    queue.conn.execute("set pg_net.batch_size = 20")
     queue.endpoint("flood", max_in_flight=1000)
     queue.endpoint("brook", max_in_flight=1000)
     queue.store_many(500, "flood")
@@ -86,6 +88,18 @@ def test_a_flood_for_one_service_does_not_delay_another(queue: Queue) -> None:
         "select q.headers ->> 'webhook-id' as id from net.http_request_queue as q order by q.id limit 2"
     )
     assert len({queue.entry(row["id"])["service"] for row in first_two}) == 2, "in turn"
+
+
+def test_a_flood_that_is_under_way_leaves_a_share_for_whoever_comes(queue: Queue) -> None:
+    queue.conn.execute("update dlq.settings set max_in_flight = 60")
+    for service in ("flood", "torrent", "brook"):
+        queue.endpoint(service, max_in_flight=1000)
+    queue.store_many(500, "flood")
+    assert [queue.dispatch() for _ in range(2)] == [30, 0]
+    queue.store_many(500, "torrent")
+    assert queue.dispatch() == 20
+    queue.store_many(10, "brook")
+    assert queue.dispatch() == 10
 
 
 def test_a_claim_locks_no_more_than_it_sends(queue: Queue, database: str) -> None:

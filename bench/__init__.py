@@ -1,0 +1,1 @@
+"""The benchmarks: one script a question. README.md says which, and how to run them."""
