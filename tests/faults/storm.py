@@ -555,7 +555,7 @@ class Storm:
             if time.monotonic() > deadline:
                 return  # the verdict says what is left
             if not under_way and waiting:
-                self.move_clock(3 * 3600)
+                self.move_clock(12 * 3600)
             time.sleep(0.5)
 
 

@@ -36,7 +36,7 @@ class Form:
     wait: bool
 
 
-SHORT = Form(entries=120, faults=24, gap=0.4, storm=20, calm=20, wait=False)
+SHORT = Form(entries=100, faults=20, gap=0.3, storm=15, calm=20, wait=False)
 LONG = Form(entries=1000, faults=230, gap=1.3, storm=540, calm=170, wait=True)
 IS_LONG = os.environ.get("DLQCTL_FAULTS") == "long"
 
