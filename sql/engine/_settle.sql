@@ -99,7 +99,9 @@ begin
       (entry_id, dispatched_at, settled_at, request_id, attempt, status_code, outcome, service, error, reply)
     select
       d.entry_id, coalesce(l.dispatched_at, d.last_retry_at, clock_timestamp()), clock_timestamp(), l.request_id,
-      d.attempt, d.status_code, d.outcome, d.service, d.error, d.reply
+      d.attempt, d.status_code, d.outcome, d.service,
+      d.error || case when d.outcome = 'unanswered' and d.new_status = 'failed' then '; given up: max_unanswered' else '' end,
+      d.reply
     from decided as d
       left join landed as l using (entry_id)
     on conflict do nothing

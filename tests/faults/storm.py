@@ -184,11 +184,11 @@ class Storm:
             )
 
     @contextlib.contextmanager
-    def running(self, entries: int) -> Iterator[None]:
-        """Store the other half of the entries, run cycles and the net-workers, until the block ends."""
+    def running(self, entries: int, seconds: float) -> Iterator[None]:
+        """Run cycles and the net-workers until the block ends; store the other half of the entries in so many seconds."""
         threads = [
             threading.Thread(target=self._cycle, daemon=True),
-            threading.Thread(target=self._take_in, args=(range(entries // 2, entries),), daemon=True),
+            threading.Thread(target=self._take_in, args=(range(entries // 2, entries), seconds), daemon=True),
         ]
         try:
             if not self.is_pg_net:
@@ -222,10 +222,11 @@ class Storm:
                 self.errors[error.sqlstate or "no connection"] += 1
                 self._over.wait(0.05)
 
-    def _take_in(self, numbers: range) -> None:
-        for n in numbers:
+    def _take_in(self, numbers: range, seconds: float) -> None:
+        began = time.monotonic()
+        for done, n in enumerate(numbers):
             self.store(n)
-            self._over.wait(0.05)
+            self._over.wait(max(0, began + seconds * done / len(numbers) - time.monotonic()))
 
     def _start_worker(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

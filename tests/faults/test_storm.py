@@ -65,7 +65,7 @@ def test_whatever_fails_each_webhook_ends_well_or_on_record_and_every_duplicate_
                 cluster, handlers, sender == "pg_net", disk if isinstance(disk, SmallDisk) else None, seed
             )
             storm.set_up(form.entries)
-            with storm.running(form.entries):
+            with storm.running(form.entries, form.storm / 2):
                 planned = plan(seed, form.faults, form.gap, frozenset(without))
                 storm.rage(planned, time.monotonic() + form.storm)
                 raged = time.monotonic() - began
