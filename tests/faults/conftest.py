@@ -21,6 +21,7 @@ from dlqctl.cluster import Cluster, loopback_is_direct, start_cluster
 from dlqctl.migrate import migrate
 from dlqctl.receiver import Receiver, Reply, Request
 from tests.conftest import Clock, _require_pg_net
+from tests.db.conftest import queue as queue
 
 SENDERS = ["net-worker", pytest.param("pg_net", marks=pytest.mark.pg_net)]
 
