@@ -20,6 +20,7 @@ _CAUSES = {
     "the disk is full", "the sender is killed", "the sender's tables are emptied", "answers are deleted",
     "ids start again", "ids jump",
 }  # fmt: skip
+_LASTS = {"ids start again": 400, "ids jump": 400, "the sender's tables are emptied": 400}  # seconds
 
 
 @dataclass
@@ -135,11 +136,14 @@ def _end(verdict: Verdict, row: dict[str, Any], mine: dict[int, dict[str, Any]],
 
 
 def _cause(attempt: dict[str, Any], faults: list[Fault]) -> str:
-    """The fault that an attempt lost its answer to: the last before that was noticed, which takes a minute at most."""
+    """The fault that an attempt lost its answer to: the last before that was noticed.
+
+    That takes a minute at most; but for five minutes new ids may be those of older answers.
+    """
     if "not unique" in (attempt["error"] or ""):
         return "an id that is not unique"
     noticed = attempt["settled_at"].timestamp()
-    suspects = [fault for fault in faults if fault.kind in _CAUSES and noticed - 90 < fault.ended and fault.began < noticed]
+    suspects = [fault for fault in faults if fault.kind in _CAUSES and noticed - _LASTS.get(fault.kind, 90) < fault.ended and fault.began < noticed]
     return max(suspects, key=lambda fault: fault.began).kind if suspects else "unexplained"
 
 
