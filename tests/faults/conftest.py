@@ -1,4 +1,4 @@
-"""A server of its own for what breaks servers: with a real sender, without pg_cron's help, so that each pass is ours."""
+"""A server of its own for what breaks servers: with a real sender, and no pg_cron, so that each pass is ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handlers that fail in every way, each decided by the seed, the webhook and the attempt alone: a storm can be replayed.
+"""Handlers that fail in every way. Which, the seed, the webhook and the attempt decide: a storm can be replayed.
 
 What they were asked and what they answered is their own log, against which the database's is held.
 """
@@ -129,15 +129,15 @@ class Handlers:
         kind = self._choose(int(payload["n"]), entry_id, attempt)
         service = path.removeprefix("/hooks/")
 
-        def reply(status: int, content: bytes = b"", **more: str) -> bool:
+        def reply(status: int, content: bytes = b"", headers: Mapping[str, str] | None = None) -> bool:
             self._log(entry_id, attempt, kind, status)
-            writer.write(_reply(status, content, more))
+            writer.write(_reply(status, content, headers))
             return True
 
         match kind:
             case "take":
                 status = random.Random(f"{payload['n']}").choice([200, 201, 202, 204])
-                return reply(status, **({"Location": "/made/1"} if status in (201, 202) else {}))
+                return reply(status, headers={"Location": "/made/1"} if status in (201, 202) else {})
             case "take slowly":
                 await asyncio.sleep(0.2 + 0.0005 * TIMEOUT_MS)
                 return reply(200)
@@ -149,9 +149,9 @@ class Handlers:
             case "take with a reply that is not UTF-8":
                 return reply(200, b"a\xff\xfeb\x00c\xc3")
             case "503 with Retry-After" | "429 with Retry-After":
-                return reply(int(kind[:3]), **{"Retry-After": "1200"})
+                return reply(int(kind[:3]), headers={"Retry-After": "1200"})
             case "redirect":
-                return reply(302, Location="/elsewhere")
+                return reply(302, headers={"Location": "/elsewhere"})
             case "close" | "reset" | "hang" | "not HTTP" | "cut short":
                 self._log(entry_id, attempt, kind, None)
                 if kind == "reset":
@@ -196,6 +196,6 @@ def _reply(status: int, content: bytes = b"", headers: Mapping[str, str] | None 
     return "\r\n".join([*lines, "", ""]).encode() + content
 
 
-def quietly() -> contextlib.suppress:
+def quietly() -> contextlib.AbstractContextManager[None]:
     """What may go wrong with a connection in a storm, and is nobody's fault."""
     return contextlib.suppress(psycopg.Error, OSError)

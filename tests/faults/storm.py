@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from dlqctl.cluster import Cluster, loopback_is_direct
@@ -34,7 +33,7 @@ UNSENDABLE = 87  # of each hundred: bytes that cannot be sent as they are
 SPEED = 120  # the queue's clock to the real one
 _PATIENT = "-c statement_timeout=8s -c lock_timeout=4s -c idle_in_transaction_session_timeout=30s"
 
-# How often each, in proportion; a plan has each at least once, if it is long enough. `clear`: the unlogged tables empty.
+# How often each, in proportion; a plan has each at least once, if it is long enough.
 WEIGHTS = {
     "a backend is killed": 10, "the server is killed": 4, "the server is stopped immediately": 6,
     "the server is restarted": 4, "cron's launcher dies": 3, "the disk is full": 5, "the disk is full for WAL": 3,
@@ -46,7 +45,7 @@ WEIGHTS = {
     "ids jump": 3, "the sender's tables are emptied": 4, "answers are deleted": 4, "answers are forged": 4,
     "the head of the queue is bad": 5,
 }  # fmt: skip
-# After these an attempt may never be answered, or be sent twice.
+# These last, and others go on beside them.
 _LASTING = {
     "a table is locked", "rows are locked", "a long transaction", "the engine is locked", "the sender stands still",
     "a service is paused", "everything is paused", "an endpoint is set wrong", "an endpoint is disabled",
@@ -164,7 +163,7 @@ class Storm:
             with quietly(), self.connect("a handler") as conn:
                 conn.execute(
                     "select store_dlq_entry(%s, %s, 'failed', raw_body => %s, idempotency_key => %s,"
-                    " headers => '{\"content-type\": \"application/json\"}')",
+                    ' headers => \'{"content-type": "application/json"}\')',
                     (service, None if body else Jsonb({"n": n}), body, f"k{n}"),
                 )
                 return
@@ -185,7 +184,7 @@ class Storm:
 
     @contextlib.contextmanager
     def running(self, entries: int, seconds: float) -> Iterator[None]:
-        """Run cycles and the net-workers until the block ends; store the other half of the entries in so many seconds."""
+        """Run cycles and net-workers until the block ends; store the other half of the entries in so many seconds."""
         threads = [
             threading.Thread(target=self._cycle, daemon=True),
             threading.Thread(target=self._take_in, args=(range(entries // 2, entries), seconds), daemon=True),
@@ -472,8 +471,9 @@ class Storm:
 
     def _update(self, status: str, count: int, assignment: str) -> str:
         rows = self.do(
-            f"with chosen as (select id from webhook_dlq where status = '{status}' order by random() limit {count}"
-            f" for update skip locked) update webhook_dlq set {assignment} where id in (select id from chosen) returning 1"
+            f"with chosen as materialized (select id from webhook_dlq where status = '{status}' order by random()"
+            f" limit {count} for update skip locked)"
+            f" update webhook_dlq set {assignment} where id in (select id from chosen) returning 1"
         )
         return f"{len(rows)} that were {status}"
 

@@ -1,4 +1,4 @@
-"""Rows at fault of every kind among good ones: the good ones are delivered, and each bad one says what is wrong with it.
+"""Rows at fault of every kind among good ones: the good ones are delivered, and each bad one says what is wrong.
 
 One by one these are in tests/db/test_dispatch_due.py and test_collect_responses.py.
 """
@@ -82,10 +82,8 @@ def test_rows_at_fault_of_every_kind_stop_none_of_a_hundred_good_ones(here: Plac
 def _store(here: Place, service: str, **columns: Any) -> str:
     names = ", ".join(columns)
     values = ", ".join("%s" for _ in columns)
-    query = (
-        f"insert into webhook_dlq (service, next_retry_at, {names}) values (%s, dlq._now(), {values}) returning id::text"
-    )
-    return str(here.one(query, service, *columns.values()))
+    query = f"insert into webhook_dlq (service, next_retry_at, {names}) values (%s, dlq._now(), {values})"
+    return str(here.one(f"{query} returning id::text", service, *columns.values()))
 
 
 def _end(here: Place, entry_id: str) -> tuple[str, str | None, int]:

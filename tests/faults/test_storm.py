@@ -61,9 +61,7 @@ def test_whatever_fails_each_webhook_ends_well_or_on_record_and_every_duplicate_
         with psycopg.connect(cluster.dsn(), autocommit=True) as conn:
             conn.execute("create role sender login" + (" in role dlq_net_worker" if sender == "net-worker" else ""))
         with Handlers(seed, cluster.dsn()) as handlers:
-            storm = Storm(
-                cluster, handlers, sender == "pg_net", disk if isinstance(disk, SmallDisk) else None, seed
-            )
+            storm = Storm(cluster, handlers, sender == "pg_net", disk if isinstance(disk, SmallDisk) else None, seed)
             storm.set_up(form.entries)
             with storm.running(form.entries, form.storm / 2):
                 planned = plan(seed, form.faults, form.gap, frozenset(without))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -42,7 +43,8 @@ def judge(conn: psycopg.Connection, entries: int, calls: Iterable[Call], faults:
     wrong = verdict.wrong
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
-            "select e.*, cardinality(s.retry_schedule) as retries, s.max_unanswered from webhook_dlq as e, dlq.settings as s"
+            "select e.*, cardinality(s.retry_schedule) as retries, s.max_unanswered"
+            " from webhook_dlq as e, dlq.settings as s"
         ).fetchall()
         tried: dict[UUID, dict[int, dict[str, Any]]] = defaultdict(dict)
         for attempt in cursor.execute("select * from dlq.delivery_attempts").fetchall():
@@ -94,15 +96,15 @@ def judge(conn: psycopg.Connection, entries: int, calls: Iterable[Call], faults:
         if beyond:
             wrong.append(f"{entry_id}: the handler has seen attempts {sorted(beyond)} that were never counted")
         wrong += [
-            f"{entry_id}: attempt {number} is delivered by {outcome}, and the handler never said 2xx to it"
+            f"{entry_id}: attempt {number} is on record as delivered, and the handler never said 2xx to it"
             for number, attempt in mine.items()
-            if (outcome := attempt["outcome"]) == "delivered"
+            if attempt["outcome"] == "delivered"
             and not any(call.attempt == number and 200 <= (call.status or 0) < 300 for call in heard[entry_id])
         ]
         taken = sorted((call for call in heard[entry_id] if call.took), key=lambda call: (call.attempt, call.at))
         if row["status"] == "reprocessed" and not taken:
             wrong.append(f"{entry_id} is reprocessed, and no handler took it: lost")
-        for before, after in zip(taken, taken[1:], strict=False):
+        for before, after in pairwise(taken):
             why = _why_again(before, after, mine, heard[entry_id], touched[entry_id], faults)
             verdict.duplicates[why] += 1
             if why.startswith("unexplained"):
@@ -143,7 +145,11 @@ def _cause(attempt: dict[str, Any], faults: list[Fault]) -> str:
     if "not unique" in (attempt["error"] or ""):
         return "an id that is not unique"
     noticed = attempt["settled_at"].timestamp()
-    suspects = [fault for fault in faults if fault.kind in _CAUSES and noticed - _LASTS.get(fault.kind, 90) < fault.ended and fault.began < noticed]
+    suspects = [
+        fault
+        for fault in faults
+        if fault.kind in _CAUSES and noticed - _LASTS.get(fault.kind, 90) < fault.ended and fault.began < noticed
+    ]
     return max(suspects, key=lambda fault: fault.began).kind if suspects else "unexplained"
 
 
