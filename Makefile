@@ -1,7 +1,7 @@
 PYTHON_IN_VENV := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench check wheel clean
+.PHONY: help install demo test faults bench check wheel clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ demo: install ## watch pg_cron retry 200 webhooks, in a throw-away server; under
 
 test: install ## run the whole test suite; `make test ARGS='-k name'` runs a part of it
 	@$(PYTHON_IN_VENV) -m pytest --numprocesses 3 --dist loadfile $(ARGS)
+
+faults: install ## 1,000 webhooks in a storm of faults, twelve minutes for each sender; DLQCTL_FAULTS_SEED=n replays a plan
+	@DLQCTL_FAULTS=long $(PYTHON_IN_VENV) -m pytest tests/faults -s $(ARGS)
 
 bench: install ## run the benchmarks, about an hour; `make bench ARGS=outage` runs one: see bench/README.md
 	@for name in $(or $(ARGS),head_of_line fairness neighbour outage); do $(PYTHON_IN_VENV) -m bench.$$name || exit; done

@@ -133,7 +133,7 @@ comment on column dlq.in_flight.entry_id is 'The entry in webhook_dlq.';
 comment on column dlq.in_flight.request_id is 'What net.http_post() returned.';
 comment on column dlq.in_flight.dispatched_at is 'By the real clock, as pg_net''s times are.';
 comment on column dlq.in_flight.missing_since is 'Since when it is neither queued nor answered. Null while it is one of them.';
-comment on column dlq.in_flight.net_oid is 'The oid of net._http_response then: another oid means other request ids.';
+comment on column dlq.in_flight.net_oid is 'The oid of net._http_response then: another oid means other request ids. 0: the id was not ours alone.';
 comment on column dlq.in_flight.attempt is 'Its number among the entry''s attempts, from 1.';
 comment on column dlq.in_flight.timeout_ms is 'How long the sender waits for the answer, in milliseconds.';
 comment on column dlq.in_flight.echoed is 'The handler has stored this failure again: it has not been delivered, whatever it answers.';

@@ -80,6 +80,21 @@ def test_an_id_that_was_handed_out_twice_makes_both_attempts_unanswered(queue: Q
     assert {row["status"] for row in queue.rows("select status from webhook_dlq")} == {"pending"}
 
 
+def test_an_id_that_was_answered_before_it_was_ours_delivers_nothing(queue: Queue) -> None:
+    """A stranger sets the ids back, and empties the queue: the only answer to our request is to an older one."""
+    queue.attempt(queue.store(payload=1), 200)
+    queue.conn.execute("truncate net.http_request_queue restart identity")
+    entry_id = queue.store(payload=2)
+    queue.send(entry_id)
+    queue.conn.execute("truncate net.http_request_queue")
+    assert queue.collect() == (0, 0, 0)
+    assert queue.one("select unanswered from dlq.requeue_lost()") == 1
+    assert queue.entry(entry_id)["status"] == "pending"
+    queue.conn.execute("select setval('net.http_request_queue_id_seq', 1000)")
+    queue.attempt(entry_id, 200)
+    assert [a["outcome"] for a in queue.attempts(entry_id)] == ["unanswered", "delivered"]
+
+
 def test_an_answer_that_cannot_be_read_does_not_stop_the_others(queue: Queue) -> None:
     bad, good = queue.store(payload="bad"), queue.store(payload="good")
     queue.send(bad)
