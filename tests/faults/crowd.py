@@ -156,7 +156,7 @@ class Figures:
 
 
 class Crowd:
-    """A server with dlqctl in it, and everybody at work on it until so many rounds are done. A round is a cycle or a pass."""
+    """A server with dlqctl in it, and everybody at work on it until so many rounds are done. A round is one act of one of them."""
 
     def __init__(self, cluster: Cluster, receiver: Receiver, *, is_pg_net: bool, seed: int, rounds: int) -> None:
         self.cluster = cluster
@@ -170,7 +170,6 @@ class Crowd:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._keys = itertools.count(1)
-        self._round = itertools.count(1)
         self._workers: list[subprocess.Popen[bytes]] = []
         self._late: list[threading.Thread] = []
         self._few = threading.BoundedSemaphore(10)
@@ -291,15 +290,12 @@ class Crowd:
         with self._lock:
             self.figures.acts[what] += 1
             self.figures.longest[what] = max(self.figures.longest[what], time.monotonic() - began)
-
-    def _count_round(self) -> None:
-        if next(self._round) >= self.rounds:
-            self._over.set()
+            if self.figures.acts.total() - self.figures.said["busy"] >= self.rounds:
+                self._over.set()
 
     def _cycle(self, conn: psycopg.Connection, dice: random.Random) -> None:
         with self._timed("cycle"):
             conn.execute("call dlq.run_cycle()")
-        self._count_round()
 
     def _pass(self, conn: psycopg.Connection, dice: random.Random) -> None:
         """Alone, or within a person's transaction, which may come to nothing."""
@@ -315,7 +311,6 @@ class Crowd:
                 self.figures.said[row[0]["status"] + (", rolled back" if lot < 0.1 and row[0]["status"] == "ok" else "")] += 1
                 if "error" in row[0]:
                     self.figures.errors[f"pass: {row[0]['error']}"] += 1
-        self._count_round()
         time.sleep(dice.uniform(0, 0.03))
 
     def _store(self, conn: psycopg.Connection, dice: random.Random) -> None:

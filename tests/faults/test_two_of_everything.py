@@ -16,7 +16,7 @@ from tests.conftest import _require_pg_net
 from tests.faults.crowd import LOCK_WAIT_MS, SETTINGS, Crowd
 
 IS_LONG = os.environ.get("DLQCTL_FAULTS") == "long"
-ROUNDS, SECONDS = (10_000, 600) if IS_LONG else (400, 60)
+ROUNDS, SECONDS = (10_000, 900) if IS_LONG else (500, 60)
 LONGEST = 5.0  # seconds, for a store or a verb, on a machine that others use too
 STORES = ("store", "echo", "echo by key", "echo by insert", "echo late")
 VERBS = ("pause", "resume", "set_endpoint", "reset_endpoint", "update by hand", "delete by hand")
@@ -50,9 +50,8 @@ def test_all_at_once_nothing_is_in_flight_twice_no_cap_is_passed_and_nobody_wait
     assert not receiver.errors
     assert max(figures.longest[act] for act in (*STORES, *VERBS)) < LONGEST
     # That something happened at all.
-    assert figures.snapshots > ROUNDS / 20
-    assert figures.said["ok"] > ROUNDS / 20
-    assert figures.ends["reprocessed"] > ROUNDS / 10
+    assert min(figures.snapshots, figures.said["ok"], figures.acts["cycle"]) >= ROUNDS / 100
+    assert figures.ends["reprocessed"] >= ROUNDS / 20
 
 
 def _report(crowd: Crowd, waits: Counter[str], worked: float, took: float) -> None:
