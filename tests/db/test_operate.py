@@ -285,4 +285,6 @@ def test_two_people_who_change_different_things_of_one_endpoint_both_have_their_
             time.sleep(0.01)
         one.commit()
         thread.join()
-    assert queue.rows("select max_in_flight, timeout_ms from dlq.endpoints") == [{"max_in_flight": 3, "timeout_ms": 9000}]
+    assert queue.rows("select max_in_flight, timeout_ms from dlq.endpoints") == [
+        {"max_in_flight": 3, "timeout_ms": 9000}
+    ]

@@ -1,4 +1,4 @@
-"""Two of everything, at one queue, at the same time: cycles, passes, senders, handlers, and people who change what they work on.
+"""Two of everything, at one queue, at the same time: cycles, passes, senders, handlers, people.
 
 Each actor is a thread with a connection of its own. What must hold is looked at while they work: by a trigger, in the
 transaction of every dispatch, and by an observer that takes consistent snapshots. At the end the handlers' log is held
@@ -46,15 +46,16 @@ _PATIENCE = "-c lock_timeout=8s -c statement_timeout=30s"
 
 # What a handler does: how often of a hundred, and what it answers.
 KINDS = {
-    "take": (58, 200), "take slowly": (10, 200), "refuse": (12, 500), "refuse for good": (1, 410), "not this one": (2, 422),
-    "overloaded": (2, 503), "take too late": (1, 200), "hang up": (2, 0), "echo": (4, 200), "echo by key": (3, 200),
-    "echo by insert": (3, 500), "echo late": (2, 200),
+    "take": (58, 200), "take slowly": (10, 200), "take too late": (1, 200), "refuse": (12, 500),
+    "refuse for good": (1, 410), "not this one": (2, 422), "overloaded": (2, 503), "hang up": (2, 0),
+    "echo": (4, 200), "echo by key": (3, 200), "echo by insert": (3, 500), "echo late": (2, 200),
 }  # fmt: skip
 
 _WATCH = """
 create schema watch;
 create table watch.dispatches (
-  n bigint generated always as identity, began timestamptz not null default now(), at timestamptz not null default clock_timestamp(),
+  n bigint generated always as identity,
+  began timestamptz not null default now(), at timestamptz not null default clock_timestamp(),
   service text, in_flight bigint, most integer, cap integer, is_paused boolean, in_all bigint);
 create table watch.limits (at timestamptz not null default clock_timestamp(), service text, was jsonb);
 create table watch.deleted (entry_id uuid);
@@ -84,8 +85,8 @@ create trigger watch after insert or update on dlq.endpoints for each row execut
 create trigger watch after insert or update on dlq.pauses for each row execute function watch.limited();
 create trigger watch after delete on public.webhook_dlq for each row execute function watch.deleted();
 """
-# A dispatch goes by what had been committed when it chose. The trigger looks a moment later: what a person has lowered since
-# the transaction began, or was about to commit then, does not count, and is counted apart.
+# A dispatch goes by what had been committed when it chose. The trigger looks a moment later: what a person has lowered
+# since the transaction began, or was about to commit then, does not count, and is counted apart.
 _PASSED = """
 select d.n, d.service, d.in_flight, d.most, d.cap, d.is_paused, d.in_all, exists (
     select from watch.limits as l
@@ -147,6 +148,7 @@ class Figures:
     kills: list[float] = field(default_factory=list)  # of senders
     ended: set[int] = field(default_factory=set)  # sessions
     snapshots: int = 0
+    sent: int = 0  # transactions that sent anything
     just_lowered: int = 0
     stored: set[str] = field(default_factory=set)
     duplicates: Counter[str] = field(default_factory=Counter)
@@ -156,7 +158,10 @@ class Figures:
 
 
 class Crowd:
-    """A server with dlqctl in it, and everybody at work on it until so many rounds are done. A round is one act of one of them."""
+    """A server with dlqctl in it, and everybody at work on it until so many rounds are done.
+
+    A round is one act of one of them; to have found the engine busy is none.
+    """
 
     def __init__(self, cluster: Cluster, receiver: Receiver, *, is_pg_net: bool, seed: int, rounds: int) -> None:
         self.cluster = cluster
@@ -178,7 +183,11 @@ class Crowd:
 
     def connect(self, user: str, name: str) -> psycopg.Connection:
         return psycopg.connect(
-            self.cluster.dsn(user=user), autocommit=True, application_name=name, options=_PATIENCE, prepare_threshold=None
+            self.cluster.dsn(user=user),
+            autocommit=True,
+            application_name=name,
+            options=_PATIENCE,
+            prepare_threshold=None,
         )
 
     def set_up(self) -> None:
@@ -193,9 +202,10 @@ class Crowd:
                 (MOST_IN_ALL,),
             )
             self._set_endpoints(conn)
+            since = f"pg_catalog.now() - pg_catalog.to_timestamp({time.time()})"
             conn.execute(
-                "create or replace function dlq._now() returns timestamptz language sql stable as $$"
-                f" select pg_catalog.now() + (pg_catalog.now() - pg_catalog.to_timestamp({time.time()})) * {SPEED - 1} $$".encode()
+                "create or replace function dlq._now() returns timestamptz language sql stable as"
+                f" $$ select pg_catalog.now() + ({since}) * {SPEED - 1} $$".encode()
             )
             conn.execute(_WATCH.encode())
 
@@ -203,7 +213,8 @@ class Crowd:
         for service in ("*", *SERVICES[:-1]):
             url = self.receiver.url("{service}" if service == "*" else service)
             conn.execute(
-                "select dlq.set_endpoint(%s, %s, true, true, timeout_ms => %s, max_in_flight => 8)", (service, url, TIMEOUT_MS)
+                "select dlq.set_endpoint(%s, %s, true, true, timeout_ms => %s, max_in_flight => 8)",
+                (service, url, TIMEOUT_MS),
             )
 
     @contextlib.contextmanager
@@ -247,7 +258,8 @@ class Crowd:
             ("postgres", "killer", self._kill),
         ]
         threads = [
-            threading.Thread(target=self._run, args=(n, *actor), name=f"{actor[1]} {n}") for n, actor in enumerate(actors)
+            threading.Thread(target=self._run, args=(n, *actor), name=f"{actor[1]} {n}")
+            for n, actor in enumerate(actors)
         ]
         threads.append(threading.Thread(target=self._observe, name="observer"))
         for thread in threads:
@@ -263,9 +275,7 @@ class Crowd:
                 thread.join(40)
         assert not any(thread.is_alive() for thread in threads)
 
-    def _run(
-        self, n: int, user: str, name: str, act: Callable[[psycopg.Connection, random.Random], None]
-    ) -> None:
+    def _run(self, n: int, user: str, name: str, act: Callable[[psycopg.Connection, random.Random], None]) -> None:
         dice = random.Random(f"{self.seed} {n}")
         while not self._over.is_set():
             pid = 0
@@ -302,15 +312,16 @@ class Crowd:
         lot = dice.random()
         with self._timed("pass"), conn.transaction(force_rollback=lot < 0.1):
             row = conn.execute("select process_dlq_entries()").fetchone()
-            if lot < 0.2 and row is not None and row[0]["status"] != "busy":
+            if lot < 0.2 and row and row[0]["status"] != "busy":
                 if lot < 0.02 or lot > 0.18:
                     conn.execute("select process_dlq_entries()")
                 time.sleep(dice.uniform(0, 0.1))
-        if row is not None:
-            with self._lock:
-                self.figures.said[row[0]["status"] + (", rolled back" if lot < 0.1 and row[0]["status"] == "ok" else "")] += 1
-                if "error" in row[0]:
-                    self.figures.errors[f"pass: {row[0]['error']}"] += 1
+        assert row is not None
+        status = row[0]["status"]
+        with self._lock:
+            self.figures.said[f"{status}, rolled back" if lot < 0.1 and status == "ok" else status] += 1
+            if "error" in row[0]:
+                self.figures.errors[f"pass: {row[0]['error']}"] += 1
         time.sleep(dice.uniform(0, 0.03))
 
     def _store(self, conn: psycopg.Connection, dice: random.Random) -> None:
@@ -376,7 +387,7 @@ class Crowd:
                         (["pending", "processing", "discarded"], service, 2),
                     )
             case "hold":
-                # For a while, with the rows locked: others who want the very same wait for this one, the engine does not.
+                # For a while, with the rows locked: who wants the very same waits for this one; the engine does not.
                 with conn.transaction():
                     conn.execute(f"{some} skip locked".encode(), (["pending", "processing"], service, 5))
                     time.sleep(dice.uniform(0, 0.2))
@@ -474,10 +485,8 @@ class Crowd:
                         "select store_dlq_entry(%s, %s, idempotency_key => %s)", (request.service, body, key[1])
                     )
                 else:
-                    conn.execute(
-                        "select store_dlq_entry(%s, %s, headers => %s)",
-                        (request.service, body, Jsonb({name.lower(): value for name, value in request.headers.items()})),
-                    )
+                    headers = Jsonb({name.lower(): value for name, value in request.headers.items()})
+                    conn.execute("select store_dlq_entry(%s, %s, headers => %s)", (request.service, body, headers))
         except psycopg.Error as error:
             self._err(kind, error)
 
@@ -504,7 +513,7 @@ class Crowd:
                 figures.just_lowered += 1
             else:
                 figures.wrong.append(
-                    f"{in_flight} of {service} in flight, {in_all} in all, with cap {cap} of {most}, paused: {is_paused}"
+                    f"{in_flight} of {service} in flight, {in_all} in all; cap {cap} of {most}, paused: {is_paused}"
                 )
         return int(seen)
 
@@ -520,13 +529,13 @@ class Crowd:
             self._set_endpoints(conn)
             for service in (None, *SERVICES):
                 conn.execute("select dlq.resume(%s)", (service,))
-            while conn.execute("select 1 from webhook_dlq where status in ('pending', 'processing') limit 1").fetchone():
+            left = "select count(*) from webhook_dlq where status in ('pending', 'processing')"
+            while (row := conn.execute(left.encode()).fetchone()) != (0,):
+                assert time.monotonic() < deadline, f"{row} are not settled after {seconds} s"
                 for service in SERVICES:
                     conn.execute("select dlq.reset_endpoint(%s, 'it takes everything now')", (service,))
                 conn.execute("update webhook_dlq set next_retry_at = dlq._now() where status = 'pending'")
                 conn.execute("call dlq.run_cycle()")
-                left = conn.execute("select count(*) from webhook_dlq where status in ('pending', 'processing')").fetchone()
-                assert time.monotonic() < deadline, f"{left} are not settled after {seconds} s"
                 time.sleep(0.05)
 
     def judge(self) -> None:
@@ -544,12 +553,15 @@ class Crowd:
             for row in rows("select * from dlq.delivery_attempts"):
                 tried[str(row["entry_id"])][row["attempt"]] = row
             left = rows("select count(*) as n from dlq.in_flight union all select count(*) from net.http_request_queue")
-            deadlocks = rows("select deadlocks from pg_stat_database where datname = current_database()")[0]["deadlocks"]
-        if deadlocks:
-            figures.wrong.append(f"{deadlocks} deadlocks")
+            (deadlocks,) = rows("select deadlocks as n from pg_stat_database where datname = current_database()")
+            (sent,) = rows("select count(distinct began) as n from watch.dispatches")
+        figures.sent = sent["n"]
+        if deadlocks["n"]:
+            figures.wrong.append(f"{deadlocks['n']} deadlocks")
         if any(row["n"] for row in left):
             figures.wrong.append(f"left in flight and queued: {left}")
-        figures.wrong += [f"{entry_id} was stored and is not there" for entry_id in figures.stored - entries.keys() - deleted]
+        gone = figures.stored - entries.keys() - deleted
+        figures.wrong += [f"{entry_id} was stored and is not there" for entry_id in gone]
         figures.ends = Counter(row["status"] for row in entries.values())
 
         heard: dict[str, list[Call]] = defaultdict(list)
@@ -558,14 +570,19 @@ class Crowd:
         for entry_id in (heard.keys() | entries.keys()) - deleted:
             self._judge_one(entry_id, entries.get(entry_id), tried[entry_id], heard[entry_id], entry_id in touched)
         for entry_id in heard.keys() & deleted:
-            self._judge_repeats(entry_id, heard[entry_id], tried[entry_id], is_touched=True)
+            self._judge_repeats(entry_id, heard[entry_id], tried[entry_id], True)
         figures.own_echoes = sum(
             row["idempotency_key"] is None and row["duplicate_of"] is None and row["headers"] is not None
             for row in entries.values()
         )
 
     def _judge_one(
-        self, entry_id: str, row: dict[str, Any] | None, tried: dict[int, dict[str, Any]], heard: list[Call], touched: bool
+        self,
+        entry_id: str,
+        row: dict[str, Any] | None,
+        tried: dict[int, dict[str, Any]],
+        heard: list[Call],
+        is_touched: bool,
     ) -> None:
         wrong = self.figures.wrong
         if row is None:
@@ -575,7 +592,7 @@ class Crowd:
         if tried.keys() != set(range(1, row["attempt_count"] + 1)):
             wrong.append(f"{entry_id} has made {row['attempt_count']} attempts, on record are {sorted(tried)}")
         if numbers - tried.keys():
-            wrong.append(f"{entry_id}: the handler has seen attempts {sorted(numbers - tried.keys())} that are not on record")
+            wrong.append(f"{entry_id}: attempts {sorted(numbers - tried.keys())} came, and are not on record")
         # A request of which the handler knows nothing was not answered by it.
         for number, attempt in tried.items():
             outcome = attempt["outcome"]
@@ -584,33 +601,37 @@ class Crowd:
                 wrong.append(f"{entry_id}: attempt {number} is {outcome} with {attempt['status_code']}, not {statuses}")
             if outcome == "unanswered":
                 wrong.append(f"{entry_id}: attempt {number} is unanswered: {attempt['error']}")
-        if row["status"] == "reprocessed" and not any(attempt["outcome"] == "delivered" for attempt in tried.values()):
+        if row["status"] == "reprocessed" and not any(a["outcome"] == "delivered" for a in tried.values()):
             wrong.append(f"{entry_id} is reprocessed, and was never delivered")
-        if row["status"] == "failed" and not touched and row["retry_count"] < 6 and tried[max(tried)]["status_code"] != 410:
-            wrong.append(f"{entry_id} failed with {row['retry_count']} retries used up")
-        self._judge_repeats(entry_id, heard, tried, is_touched=touched)
+        if row["status"] == "failed" and not is_touched:
+            if row["retry_count"] < 6 and tried[max(tried)]["status_code"] != 410:
+                wrong.append(f"{entry_id} failed with {row['retry_count']} retries used up")
+        self._judge_repeats(entry_id, heard, tried, is_touched)
 
     def _judge_repeats(
-        self, entry_id: str, heard: list[Call], tried: dict[int, dict[str, Any]], *, is_touched: bool
+        self, entry_id: str, heard: list[Call], tried: dict[int, dict[str, Any]], is_touched: bool
     ) -> None:
         """Why a handler saw an entry twice at once, and why one took it again that had taken it."""
 
         def was_killed(before: Call, after: Call) -> bool:
             return any(before.began - 0.5 < kill < after.began + 0.5 for kill in self.figures.kills)
 
+        def was_sent_again(call: Call) -> bool:
+            again = [other for other in heard if other.attempt == call.attempt and other is not call]
+            return bool(again) and was_killed(call, again[-1])
+
         for before, after in itertools.pairwise(heard):
             if after.began >= before.ended:
                 continue
-            again = [call for call in heard if call.attempt == before.attempt and call is not before]
             outcome = tried.get(before.attempt, {}).get("outcome")
             if before.attempt == after.attempt and was_killed(before, after):
                 self.figures.overlaps["its sender was killed meanwhile"] += 1
             elif outcome == "network_error":
                 self.figures.overlaps["its sender had given it up"] += 1
-            elif again and was_killed(before, again[-1]):
+            elif was_sent_again(before):
                 self.figures.overlaps["its sender had been killed, and another had sent it again"] += 1
             else:
-                self.figures.wrong.append(f"{entry_id} twice at once, attempt {before.attempt} is {outcome}: {before}, {after}")
+                self.figures.wrong.append(f"{entry_id} twice at once, and the first is {outcome}: {before}, {after}")
 
         taken = [call for call in heard if call.kind.startswith("take")]
         for before, after in itertools.pairwise(taken):
@@ -619,6 +640,8 @@ class Crowd:
                 why = "its sender was killed" if was_killed(before, after) else "unexplained"
             elif outcome == "network_error":
                 why = "the answer came too late"
+            elif outcome != "delivered" and was_sent_again(before):
+                why = "its sender was killed, and the handler refused it the second time"
             elif is_touched:
                 why = "a person made it due again"
             elif outcome == "echoed" or any(call.kind.startswith("echo") for call in heard):

@@ -66,7 +66,8 @@ def _report(crowd: Crowd, waits: Counter[str], worked: float, took: float) -> No
 
     figures = crowd.figures
     line("acts", figures.acts)
-    print("longest, ms: " + ", ".join(f"{what} {1000 * t:.0f}" for what, t in sorted(figures.longest.items(), key=lambda i: -i[1])))
+    longest = Counter({what: round(1000 * seconds) for what, seconds in figures.longest.items()})
+    print("longest, ms: " + ", ".join(f"{what} {ms}" for what, ms in longest.most_common()))
     line("passes said", figures.said)
     line(f"waits for a lock of more than {LOCK_WAIT_MS} ms", waits)
     line("handlers", Counter(call.kind for call in crowd.calls))
@@ -74,8 +75,10 @@ def _report(crowd: Crowd, waits: Counter[str], worked: float, took: float) -> No
     line("taken again", figures.duplicates)
     line("at a handler twice at the same moment", figures.overlaps)
     line("errors", figures.errors)
-    print(f"{figures.snapshots} snapshots; {figures.just_lowered} dispatches beside a limit that was just being lowered;"
-          f" {figures.own_echoes} echoes that are entries of their own")
+    print(
+        f"{figures.sent} transactions sent something; {figures.just_lowered} times to a service whose limit was just being"
+        f" lowered; {figures.snapshots} snapshots; {figures.own_echoes} echoes that are entries of their own"
+    )
     print(f"{worked:.0f} s of work, {took:.0f} s in all")
 
 
@@ -138,7 +141,7 @@ def _try(conn: psycopg.Connection, statement: str) -> None:
 
 
 def _half_done(queue: Queue) -> list[dict[str, object]]:
-    """Entries in processing that are not in flight, or the other way round; requests that are not; attempts not on record."""
+    """Entries that are in processing or in flight, and not both; requests of nobody; attempts that are not on record."""
     return queue.rows(
         """
         select e.id, e.status, e.attempt_count, f.request_id, q.id as queued
