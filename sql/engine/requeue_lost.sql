@@ -18,7 +18,11 @@ begin
   end if;
 
   delete from dlq.in_flight as f
-  where not exists (select from public.webhook_dlq as e where e.id = f.entry_id);
+  where f.entry_id in (
+    select o.entry_id
+    from dlq.in_flight as o
+    where not exists (select from public.webhook_dlq as e where e.id = o.entry_id)
+    for update skip locked);
 
   v_since := (select min(f.dispatched_at) from dlq.in_flight as f) - interval '5 minutes';
   if v_net_oid is not null and v_since is not null then

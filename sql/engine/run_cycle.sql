@@ -1,27 +1,33 @@
 -- What the cron job calls: passes over the queue until nothing is due and nothing in flight, or the budget is spent.
 -- Each step is a transaction of its own, so a kill at any moment leaves nothing half done, and nobody waits for a
 -- cycle. The run's row is committed first: if this ends without a word, the row says so.
+-- Each is read committed, whatever the session says: in another isolation level a step would see the queue as it was
+-- before it had the engine's lock.
 -- A procedure that commits can neither be security definer nor carry a set clause: it runs with the caller's rights
 -- and search_path. So it only calls functions, by their full names; they have their own.
 create or replace procedure dlq.run_cycle()
 language plpgsql
 as $$
 declare
-  v_budget interval := dlq._cycle_budget();
-  v_run bigint := dlq._begin_run();
+  v_budget interval;
+  v_run bigint;
   v_sent integer;
   v_wait double precision;
 begin
-  commit;
+  commit;  -- only the first word of a transaction sets its isolation level; "and chain" keeps it
+  set transaction isolation level read committed;
+  v_budget := dlq._cycle_budget();
+  v_run := dlq._begin_run();
+  commit and chain;
   loop
     perform dlq._step(v_run, 'requeue_lost');
-    commit;
+    commit and chain;
     perform dlq._step(v_run, 'collect_responses');
-    commit;
+    commit and chain;
     v_sent := dlq._step(v_run, 'dispatch_due');
-    commit;
+    commit and chain;
     v_wait := dlq._next_pass(v_run, v_sent, v_budget);
-    commit;
+    commit and chain;
     exit when v_wait is null;
     perform pg_catalog.pg_sleep(v_wait);
   end loop;

@@ -45,20 +45,20 @@ begin
   from (select) as one
     left join dlq.endpoints as o on o.service = set_endpoint.service
   on conflict on constraint endpoints_pkey do update
-  set
+  set  -- by what the row is now: somebody else may have changed it since it was read above
     url = excluded.url,
-    allow_http = excluded.allow_http,
-    allow_private = excluded.allow_private,
-    timeout_ms = excluded.timeout_ms,
-    max_in_flight = excluded.max_in_flight,
-    headers = excluded.headers,
-    retry_schedule = excluded.retry_schedule,
-    enabled = excluded.enabled,
-    signing = excluded.signing,
-    secret_names = excluded.secret_names,
-    auth = excluded.auth,
-    auth_secret = excluded.auth_secret,
-    body = excluded.body,
+    allow_http = coalesce(set_endpoint.allow_http, e.allow_http),
+    allow_private = coalesce(set_endpoint.allow_private, e.allow_private),
+    timeout_ms = coalesce(set_endpoint.timeout_ms, e.timeout_ms),
+    max_in_flight = coalesce(set_endpoint.max_in_flight, e.max_in_flight),
+    headers = coalesce(set_endpoint.headers, e.headers),
+    retry_schedule = coalesce(set_endpoint.retry_schedule, e.retry_schedule),
+    enabled = coalesce(set_endpoint.enabled, e.enabled),
+    signing = nullif(coalesce(set_endpoint.signing, e.signing), 'none'),
+    secret_names = case when set_endpoint.signing is distinct from 'none' then coalesce(set_endpoint.secret_names, e.secret_names) end,
+    auth = nullif(coalesce(set_endpoint.auth, e.auth), 'none'),
+    auth_secret = case when set_endpoint.auth is distinct from 'none' then coalesce(set_endpoint.auth_secret, e.auth_secret) end,
+    body = coalesce(set_endpoint.body, e.body),
     updated_at = now()
   returning e.* into v_endpoint;
   return v_endpoint;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -266,3 +268,23 @@ def test_a_reader_sees_health_and_entries_and_nothing_personal(queue: Queue, dat
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 reader.execute(forbidden.encode())
+
+
+def test_two_people_who_change_different_things_of_one_endpoint_both_have_their_way(
+    queue: Queue, database: str
+) -> None:
+    with psycopg.connect(database) as one, psycopg.connect(database, autocommit=True) as other:
+        one.execute("select dlq.set_endpoint('shop', %s, max_in_flight => 3, signing => 'none')", (URL,))
+        thread = threading.Thread(
+            target=other.execute, args=("select dlq.set_endpoint('shop', %s, timeout_ms => 9000)", (URL,))
+        )
+        thread.start()
+        while not queue.one(
+            "select count(*) from pg_stat_activity where pid = %s and wait_event_type = 'Lock'", other.info.backend_pid
+        ):
+            time.sleep(0.01)
+        one.commit()
+        thread.join()
+    assert queue.rows("select max_in_flight, timeout_ms from dlq.endpoints") == [
+        {"max_in_flight": 3, "timeout_ms": 9000}
+    ]

@@ -132,3 +132,19 @@ def test_what_somebody_has_locked_is_left_for_the_next_pass(queue: Queue, databa
         other.execute(f"select from {table} for update".encode())
         assert _requeue(queue) == 0
     assert _requeue(queue) == 1
+
+
+def test_a_request_whose_entry_is_deleted_waits_for_nobody(queue: Queue, database: str) -> None:
+    """A handler that stores an echo keeps the request locked for as long as its transaction lasts."""
+    deleted, lost = queue.store(payload=1), queue.store(payload=2)
+    queue.send(deleted)
+    queue.send(lost)
+    queue.conn.execute("delete from dlq.in_flight where entry_id = %s", (lost,))
+    with psycopg.connect(database) as handler:
+        handler.execute("insert into webhook_dlq (service, payload) values ('shop', '1')")
+        queue.conn.execute("delete from webhook_dlq where id = %s", (deleted,))
+        queue.conn.execute("set statement_timeout = '3s'")
+        assert queue.one("select dlq.requeue_lost()") == 1
+        assert queue.one("select count(*) from dlq.in_flight") == 1
+    queue.conn.execute("select dlq.requeue_lost()")
+    assert queue.one("select count(*) from dlq.in_flight") == 0

@@ -189,3 +189,72 @@ def test_two_cycles_at_once_send_nothing_twice(queue: Queue, database: str) -> N
     assert queue.one("select sum(dispatched) from dlq_processing_log") == queue.one(
         "select count(*) from webhook_dlq where attempt_count = 1"
     )
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_a_pass_that_sees_the_queue_as_it_was_says_so_instead_of_passing_caps(
+    queue: Queue, database: str, level: str
+) -> None:
+    """Its snapshot is older than the engine's lock: what another engine has sent meanwhile is not in it."""
+    queue.store_many(40)
+    with psycopg.connect(database) as person:
+        person.execute(f"begin isolation level {level}".encode())
+        person.execute("select from webhook_dlq limit 1")
+        assert queue.dispatch() == 20
+        with pytest.raises(psycopg.Error) as caught:
+            person.execute("select process_dlq_entries()")
+        assert caught.value.diag.sqlstate == "WD003"
+        person.rollback()
+    assert queue.one("select count(*) from dlq.in_flight") == 20
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_a_cycle_sees_the_queue_as_it_is_whatever_the_sessions_isolation_level(
+    queue: Queue, database: str, level: str
+) -> None:
+    queue.conn.execute("update dlq.settings set cycle_budget = '1 second'")
+    queue.conn.execute("create table levels (level text)")
+    queue.conn.execute(
+        "create function note() returns trigger language plpgsql security definer as"
+        " $$begin insert into public.levels values (current_setting('transaction_isolation')); return null; end$$"
+    )
+    queue.conn.execute("create trigger note after insert on dlq.in_flight execute function note()")
+    queue.store_many(40)
+    with psycopg.connect(database, autocommit=True) as conn:
+        conn.execute(f"set default_transaction_isolation = '{level}'".encode())
+        conn.execute("call dlq.run_cycle()")
+        assert conn.execute("show transaction_isolation").fetchone() == (level,)
+    assert _last_run(queue)["status"] == "ok"
+    assert queue.one("select distinct level from levels") == "read committed"
+
+
+def test_a_run_waits_for_nobody_to_close_one_that_was_interrupted(queue: Queue, database: str) -> None:
+    queue.conn.execute("insert into dlq_processing_log (processed_at) values (now() - interval '1 hour')")
+    with psycopg.connect(database) as person:
+        person.execute("select process_dlq_entries()")
+        queue.conn.execute("set statement_timeout = '3s'")
+        queue.conn.execute("call dlq.run_cycle()")
+    assert _last_run(queue)["status"] == "ok"
+    assert queue.one("select count(*) from dlq_processing_log where status = 'interrupted'") == 1
+
+
+def test_a_pass_that_is_rolled_back_sends_nothing_and_loses_nothing(queue: Queue, database: str) -> None:
+    queue.conn.execute("update dlq.settings set cycle_budget = '1 second'")
+    answered, due = queue.store(payload=1), queue.store(payload=2)
+    queue.send(answered)
+    queue.answer(answered, 200)
+    queue.make_due(due)
+    with psycopg.connect(database) as person:
+        row = person.execute("select process_dlq_entries()").fetchone()
+        assert row is not None
+        assert (row[0]["processed"], row[0]["dispatched"]) == (1, 1)
+        # Beside it others find the engine busy, and webhooks come in.
+        assert queue.one("select process_dlq_entries()")["status"] == "busy"
+        queue.conn.execute("call dlq.run_cycle()")
+        queue.store(payload=3)
+        person.rollback()
+    assert queue.one("select count(*) from net.http_request_queue") == 0
+    assert queue.entry(answered)["status"] == "processing"
+    assert queue.entry(due)["attempt_count"] == 0
+    run = queue.one("select process_dlq_entries()")
+    assert (run["processed"], run["dispatched"]) == (1, 1)
