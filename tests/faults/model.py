@@ -22,6 +22,7 @@ SETTLED = {"reprocessed", "failed", "discarded"}
 @dataclass(frozen=True)
 class Settings:
     schedule: tuple[float, ...] = (5 * MINUTE, 15 * MINUTE, 60 * MINUTE)
+    probe_schedule: tuple[float, ...] = (MINUTE, 2 * MINUTE, 4 * MINUTE, 8 * MINUTE, 15 * MINUTE)
     jitter: float = 0.1
     max_unanswered: int = 3
     max_in_flight: int = 6
@@ -182,7 +183,7 @@ class Circuit:
 
     def hear(
         self, well: int, sick: set[str], timeouts: int, asked: float | None, most: int | None, now: float, moment: float,
-        patience: float,
+        settings: Settings,
     ) -> None:  # fmt: skip
         if well and well >= len(sick):
             self.suspects, self.failing_since = set(), None
@@ -196,11 +197,12 @@ class Circuit:
                 self.suspects, self.cap_changed_at = set(), moment
                 full = [cap for cap in (self.cap, most) if cap is not None]
                 self.cap = min(full) // 2 if full else None
-                if self.is_open and self.failing_since <= now - patience:
+                if self.is_open and self.failing_since <= now - settings.outage_patience:
                     self.cap = 1
                 if self.is_open:
                     self.trips += 1
-                    self.probe_at = now + max(min(2 ** (self.trips - 1), 15) * MINUTE, asked or 0)
+                    pause = settings.probe_schedule[min(self.trips, len(settings.probe_schedule)) - 1]
+                    self.probe_at = now + max(pause, asked or 0.0)
         if self.cap is not None and most is not None and self.cap >= most:
             self.cap, self.trips = None, 0
         if timeouts > well:
@@ -435,7 +437,7 @@ class Model:
             most=None if route is None else route.max_in_flight,
             now=self.now,
             moment=self.moment(),
-            patience=self.settings.outage_patience,
+            settings=self.settings,
         )
         if circuit.is_healthy:
             self.circuits.pop(service, None)
