@@ -1,0 +1,612 @@
+"""The queue does what the model says, step by step, whatever befalls it: a state machine that hypothesis drives.
+
+The sender is played by hand, and so are crashes: the unlogged tables are emptied and request ids start again, which is what
+a crash leaves. `DLQCTL_FAULTS=long` runs thousands of examples instead of tens. A failure prints its steps as Python that runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+import hypothesis.strategies as st
+import psycopg
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from psycopg.types.json import Jsonb
+
+from tests.faults.model import DAY, MINUTE, SETTLED, Answer, Endpoint, Model, Window
+
+IS_LONG = os.environ.get("DLQCTL_FAULTS") == "long"
+SERVICES = ["shop", "bank", "lab"]
+EPOCH = "timestamptz '2030-01-01 00:00:00+00'"
+
+ANSWERS = {
+    "200": Answer(None, 200),
+    "201 with a Location": Answer(None, 201, location=True),
+    "200 after a redirect": Answer(None, 200, location=True),
+    "302": Answer(None, 302, location=True),
+    "400": Answer(None, 400),
+    "401": Answer(None, 401),
+    "410": Answer(None, 410),
+    "429, in 10 minutes": Answer(None, 429, retry_after=10 * MINUTE),
+    "500": Answer(None, 500),
+    "503, in a day": Answer(None, 503, retry_after=DAY),
+    "refused": Answer(None, error="Couldn't connect to server"),
+    "timeout": Answer(None, error="Timeout of 5000 ms reached"),
+    "neither status nor error": Answer(None),
+    "200 with headers that are none": Answer(None, 200, has_headers=False),
+    "429 with headers that are none": Answer(None, 429, has_headers=False),
+}
+
+SNAPSHOT = f"""
+select jsonb_build_object(
+  'entries', (select coalesce(jsonb_object_agg(e.id, jsonb_build_object(
+      'service', e.service, 'status', e.status, 'retry_count', e.retry_count, 'unanswered_count', e.unanswered_count,
+      'attempt_count', e.attempt_count, 'duplicate_of', e.duplicate_of, 'has_key', e.idempotency_key is not null,
+      'next_retry_at', extract(epoch from e.next_retry_at - {EPOCH}),
+      'settled_at', extract(epoch from e.settled_at - {EPOCH}))), '{{}}')
+    from public.webhook_dlq as e),
+  'in_flight', (select coalesce(jsonb_object_agg(f.entry_id, jsonb_build_object(
+      'request', f.request_id, 'service', f.service, 'attempt', f.attempt, 'echoed', f.echoed, 'is_probe', f.is_probe,
+      'is_missing', f.missing_since is not null)), '{{}}')
+    from dlq.in_flight as f),
+  'records', (select coalesce(jsonb_object_agg(e.id, coalesce(a.records, '{{}}')), '{{}}')
+    from public.webhook_dlq as e
+      left join (
+        select a.entry_id, jsonb_object_agg(a.attempt, jsonb_build_array(a.outcome, a.status_code, a.is_probe)) as records
+        from dlq.delivery_attempts as a
+        group by a.entry_id) as a on a.entry_id = e.id),
+  'circuits', (select coalesce(jsonb_object_agg(s.service, jsonb_build_object(
+      'cap', s.cap, 'trips', s.trips, 'suspects', s.suspects, 'timed_out', s.timed_out_at is not null,
+      'failing_since', extract(epoch from s.failing_since - {EPOCH}),
+      'probe_at', case when s.cap = 0 then extract(epoch from s.probe_at - {EPOCH}) end)), '{{}}')
+    from dlq.endpoint_state as s),
+  'pauses', (select coalesce(jsonb_agg(p.service order by p.service), '[]') from dlq.pauses as p),
+  'queue', (select coalesce(jsonb_agg(q.id order by q.id), '[]') from net.http_request_queue as q))
+"""
+
+
+class Server:
+    """A database with dlqctl in it, and the model's settings; dlq._now() is the session's setting test.now."""
+
+    def __init__(self, dsn: str, model: Model) -> None:
+        self.conn = psycopg.connect(dsn, autocommit=True)
+        own = model.settings
+        self.run("set synchronous_commit = off")
+        self.run("set jit = off")
+        self.run(
+            "create or replace function dlq._now() returns timestamptz language sql stable as"
+            " $$ select current_setting('test.now')::timestamptz $$"
+        )
+        self.run("alter table net.http_request_queue drop constraint http_request_queue_pkey")  # pg_net's has none
+        self.run(
+            "update dlq.settings set retry_schedule = %s::interval[], jitter = %s, max_unanswered = %s, max_in_flight = %s,"
+            " outage_patience = %s::interval",
+            [f"{wait} s" for wait in own.schedule],
+            own.jitter,
+            own.max_unanswered,
+            own.max_in_flight,
+            f"{own.outage_patience} s",
+        )
+
+    def run(self, query: str, *parameters: Any) -> Any:
+        """Run a statement; returns its first row, if it returns any."""
+        cursor = self.conn.execute(query.encode(), parameters or None)
+        return cursor.fetchone() if cursor.description else None
+
+    def one(self, query: str, *parameters: Any) -> Any:
+        return self.run(query, *parameters)[0]
+
+    def reset(self) -> None:
+        self.run(
+            "truncate public.webhook_dlq, public.dlq_processing_log, dlq.delivery_attempts, dlq.in_flight, dlq.endpoints,"
+            " dlq.endpoint_state, dlq.pauses, net.http_request_queue, net._http_response restart identity"
+        )
+        self.set_clock(0)
+        self.run("select setseed(0.5)")  # the same jitter whenever the same steps are replayed
+
+    def set_clock(self, now: float) -> None:
+        self.run(f"select set_config('test.now', ({EPOCH} + %s * interval '1 second')::text, false)", now)
+
+    def age(self, seconds: float) -> None:
+        """Set the real clock forward: everything that it has stamped is older."""
+        for table, column in (
+            ("dlq.in_flight", "dispatched_at"),
+            ("dlq.in_flight", "missing_since"),
+            ("dlq.endpoint_state", "cap_changed_at"),
+            ("dlq.endpoint_state", "timed_out_at"),
+            ("net._http_response", "created"),
+        ):
+            self.run(f"update {table} set {column} = {column} - %s * interval '1 second'", seconds)
+
+    def store(
+        self, service: str, body: str, key: str | None, headers: dict[str, str] | None, insert: bool
+    ) -> str | None:
+        has_nul = body.startswith("\0")
+        parameters = (
+            service,
+            None if has_nul else Jsonb(body),
+            body.encode() if has_nul else None,
+            None if headers is None else Jsonb(headers),
+        )
+        if insert:
+            query = "insert into public.webhook_dlq (service, payload, raw_body, headers) values (%s, %s, %s, %s)"
+            self.run(query, *parameters)
+            return None
+        return str(
+            self.one(
+                "select public.store_dlq_entry(service => %s, payload => %s, raw_body => %s, headers => %s,"
+                " idempotency_key => %s)",
+                *parameters,
+                key,
+            )
+        )
+
+    def answer(self, answer: Answer) -> None:
+        headers: Any = {}
+        if answer.retry_after is not None:
+            headers["retry-after"] = str(int(answer.retry_after))
+        if answer.location:
+            headers["Location"] = "/elsewhere"
+        if not answer.has_headers:
+            headers = ["no object"]
+        self.run(
+            "with sent as (delete from net.http_request_queue where id = %(id)s)"
+            " insert into net._http_response (id, status_code, headers, error_msg, timed_out)"
+            " values (%(id)s, %(status)s, %(headers)s, %(error)s, %(error)s like 'Timeout%%')".replace("%(id)s", "%s", 1)
+            .replace("%(id)s", "%s", 1)
+            .replace("%(status)s", "%s")
+            .replace("%(headers)s", "%s")
+            .replace("%(error)s", "%s"),
+            answer.id,
+            answer.id,
+            answer.status_code,
+            Jsonb(headers),
+            answer.error,
+            answer.error,
+        )
+
+    def crash(self) -> None:
+        self.run("truncate dlq.in_flight, net.http_request_queue, net._http_response restart identity")
+
+    def recreate_net(self) -> None:
+        self.run("truncate net.http_request_queue restart identity")
+        self.run("create unlogged table net.another (like net._http_response including all)")
+        self.run("drop table net._http_response")
+        self.run("alter table net.another rename to _http_response")
+        self.run("alter table net._http_response owner to dlq_owner")
+
+    def cycle(self) -> None:
+        """A cycle whose budget is spent after one pass, so that it does not wait for answers which only the test gives."""
+        self.run("do $$ begin set local statement_timeout = '1 ms'; call dlq.run_cycle(); end $$")
+
+
+class Queue(RuleBasedStateMachine):
+    """The server and the model, side by side."""
+
+    server: Server
+    entries = Bundle("entries")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Model()
+        self.server.reset()
+        self.ids: list[str] = []  # entry n of the printed steps is ids[n]
+        self.seen: dict[str, Any] = self.server.one(SNAPSHOT)
+
+    # What the configuration is.
+
+    @initialize(most=st.integers(1, 4), has_template=st.booleans(), raw=st.booleans())
+    def install(self, most: int, has_template: bool, raw: bool) -> None:
+        self._set_endpoint("shop", Endpoint(most))
+        self._set_endpoint("bank", Endpoint(3, raw=raw))
+        if has_template:
+            self._set_endpoint("*", Endpoint(4))
+
+    def _set_endpoint(self, service: str, endpoint: Endpoint) -> None:
+        known = self.model.endpoints.get(service)
+        if known is not None and endpoint.schedule is None:
+            endpoint = replace(endpoint, schedule=known.schedule)
+        url = "https://handler.example/" + ("{service}" if service == "*" else "hook")
+        schedule = None if endpoint.schedule is None else [f"{wait} s" for wait in endpoint.schedule]
+        self.server.run(
+            "select dlq.set_endpoint(%s, %s, max_in_flight => %s, enabled => %s, body => %s, retry_schedule => %s::interval[])",
+            service,
+            url,
+            endpoint.max_in_flight,
+            endpoint.enabled,
+            "raw" if endpoint.raw else "json",
+            schedule,
+        )
+        self.model.endpoints[service] = endpoint
+
+    # A webhook comes in.
+
+    def _store(
+        self,
+        service: str,
+        body: str,
+        key: str | None = None,
+        names: str | None = None,
+        header: str = "webhook-id",
+        insert: bool = False,
+    ) -> MultipleResults[int]:
+        headers = None if names is None else {header: names}
+        returned = self.server.store(service, body, key, headers, insert)
+        self.seen = self.server.one(SNAPSHOT)
+        new = self.seen["entries"].keys() - self.model.entries.keys()
+        assert len(new) <= 1
+        new_id = next(iter(new), None)
+        duplicate_of = self.seen["entries"][new_id]["duplicate_of"] if new_id else None
+        self.model.store(new_id, returned, duplicate_of, service=service, body=body, key=key, names=names)
+        if new_id is None:
+            return multiple()
+        self.ids.append(new_id)
+        return multiple(len(self.ids) - 1)
+
+    @rule(
+        target=entries,
+        service=st.sampled_from(SERVICES),
+        body=st.sampled_from(["a", "b", "c", "\0d"]),
+        key=st.sampled_from([None, "k", "l"]),
+    )
+    def store(self, service: str, body: str, key: str | None) -> MultipleResults[int]:
+        return self._store(service, body, key)
+
+    @rule(target=entries, service=st.sampled_from(SERVICES), count=st.integers(2, 6))
+    def store_many(self, service: str, count: int) -> MultipleResults[int]:
+        stored = [self._store(service, f"number {len(self.ids)}", insert=True) for _ in range(count)]
+        return multiple(*(number for one in stored for number in one.values))
+
+    @rule(target=entries, entry=entries, key=st.sampled_from([None, "k"]), header=st.sampled_from(["Webhook-Id", "dlq-entry"]))
+    def store_again_by_header(self, entry: int, key: str | None, header: str) -> MultipleResults[int]:
+        known = self.model.entries[self.ids[entry]]
+        return self._store(known.service, "another body", key or known.key, names=self.ids[entry], header=header)
+
+    @rule(target=entries, entry=entries, insert=st.booleans())
+    def store_again_by_body(self, entry: int, insert: bool) -> MultipleResults[int]:
+        known = self.model.entries[self.ids[entry]]
+        return self._store(known.service, known.body, insert=insert)
+
+    @precondition(lambda self: self.model.in_flight)
+    @rule(target=entries, nth=st.integers(0, 5), insert=st.booleans())
+    def handler_stores_its_failure_again(self, nth: int, insert: bool) -> MultipleResults[int]:
+        request = self._nth(list(self.model.in_flight.values()), nth)
+        return self._store(request.service, request.body, insert=insert)
+
+    # The engine ticks.
+
+    def _learn_dispatched(self) -> tuple[int, int]:
+        """Tell the model what was sent, as far as the engine may choose."""
+        self.seen = self.server.one(SNAPSHOT)
+        sent = {
+            entry_id: row["request"]
+            for entry_id, row in self.seen["in_flight"].items()
+            if entry_id not in self.model.in_flight or self.model.in_flight[entry_id].attempt != row["attempt"]
+        }
+        not_sent = [
+            entry_id
+            for entry_id, records in self.seen["records"].items()
+            for attempt, (outcome, _, _) in records.items()
+            if outcome == "not_sent" and int(attempt) not in self.model.entries[entry_id].records
+        ]
+        by_request = dict(sorted(sent.items(), key=lambda item: item[1]))
+        return self.model.dispatch_due(by_request, not_sent)
+
+    @rule()
+    def requeue_lost(self) -> None:
+        assert self.server.one("select unanswered from dlq.requeue_lost()") == self.model.requeue_lost()
+
+    @rule()
+    def collect_responses(self) -> None:
+        counts = self.server.run("select delivered, failed, unanswered from dlq.collect_responses()")
+        assert counts == self.model.collect_responses()
+
+    @rule()
+    def dispatch_due(self) -> None:
+        counts = self.server.run("select dispatched, failed from dlq.dispatch_due()")
+        assert counts == self._learn_dispatched()
+
+    @rule()
+    def process(self) -> None:
+        said = self.server.one("select public.process_dlq_entries()")
+        lost = self.model.requeue_lost()
+        delivered, failed, unanswered = self.model.collect_responses()
+        sent, not_sent = self._learn_dispatched()
+        assert said.pop("run") > 0
+        assert said == {
+            "status": "ok",
+            "processed": delivered,
+            "failed": failed + not_sent,
+            "dispatched": sent,
+            "unanswered": unanswered + lost,
+        }
+
+    @rule()
+    def cycle(self) -> None:
+        self.server.cycle()
+        self.model.requeue_lost()
+        self.model.collect_responses()
+        self._learn_dispatched()
+
+    # The sender answers.
+
+    def _nth(self, items: list[Any], nth: int) -> Any:
+        return items[nth % len(items)]
+
+    def _answer(self, request_id: int | None, how: str) -> None:
+        answer = replace(ANSWERS[how], id=request_id, created=self.model.moment())
+        self.server.answer(answer)
+        self.model.answer(answer)
+
+    def _answer_all(self, how: str, services: Collection[str] = SERVICES) -> None:
+        ids = {request.id for request in self.model.in_flight.values() if request.service in services}
+        for request_id in sorted(ids & {*self.model.net.queue, *self.model.net.taken}):
+            self._answer(request_id, how)
+
+    @precondition(lambda self: self.model.net.queue or self.model.net.taken)
+    @rule(nth=st.integers(0, 5), how=st.sampled_from([*ANSWERS]))
+    def answer(self, nth: int, how: str) -> None:
+        self._answer(self._nth(self.model.net.queue + self.model.net.taken, nth), how)
+
+    @precondition(lambda self: self.model.net.queue)
+    @rule(services=st.sampled_from([*map(lambda s: [s], SERVICES), SERVICES]), how=st.sampled_from([*ANSWERS]))
+    def answer_all(self, services: list[str], how: str) -> None:
+        self._answer_all(how, services)
+
+    @precondition(lambda self: self.model.net.answers)
+    @rule(nth=st.integers(0, 5), how=st.sampled_from(["200", "500"]))
+    def answer_again(self, nth: int, how: str) -> None:
+        self._answer(self._nth(self.model.net.answers[::-1], nth).id, how)
+
+    @rule(request_id=st.sampled_from([None, -1, 1_000_000]), how=st.sampled_from([*ANSWERS]))
+    def answer_nobody(self, request_id: int | None, how: str) -> None:
+        self._answer(request_id, how)
+
+    @rule(
+        minutes=st.sampled_from([6, 70]),
+        how=st.sampled_from(["200", "400", "500", "401", "timeout", "503, in a day", "200 with headers that are none"]),
+    )
+    def a_round(self, minutes: int, how: str) -> None:
+        """Time passes, what is due is sent, and all of it is answered alike."""
+        self.clock_forward(minutes)
+        self.process()
+        self.everything_holds()
+        self._answer_all(how)
+        self.process()
+
+    # What befalls it.
+
+    @precondition(lambda self: self.model.net.queue)
+    @rule(nth=st.integers(0, 5))
+    def the_sender_takes_one_without_a_trace(self, nth: int) -> None:
+        request_id = self._nth(self.model.net.queue, nth)
+        self.server.run("delete from net.http_request_queue where id = %s", request_id)
+        self.model.net.taken += [i for i in self.model.net.queue if i == request_id]
+        self.model.net.queue = [i for i in self.model.net.queue if i != request_id]
+
+    @precondition(lambda self: self.model.net.answers)
+    @rule()
+    def answers_expire(self) -> None:
+        self.server.run("delete from net._http_response")
+        self.model.net.answers = []
+
+    @rule()
+    def crash(self) -> None:
+        self.server.crash()
+        self.model.crash()
+
+    @rule()
+    def recreate_net(self) -> None:
+        self.server.recreate_net()
+        self.model.recreate_net()
+
+    @rule()
+    def a_stranger_restarts_the_ids(self) -> None:
+        self.server.run("select setval(pg_get_serial_sequence('net.http_request_queue', 'id'), 1, false)")
+
+    @rule(minutes=st.sampled_from([1, 6, 17, 70, 2000]))
+    def clock_forward(self, minutes: int) -> None:
+        self.model.now += minutes * MINUTE
+        self.server.set_clock(self.model.now)
+
+    @rule(seconds=st.sampled_from([40, 400]))
+    def real_clock_forward(self, seconds: int) -> None:
+        self.model.real += seconds
+        self.server.age(seconds)
+
+    # What people do.
+
+    @rule(service=st.sampled_from([None, *SERVICES]), minutes=st.sampled_from([None, 10]))
+    def pause(self, service: str | None, minutes: int | None) -> None:
+        until = None if minutes is None else self.model.now + minutes * MINUTE
+        self.server.run(
+            f"select dlq.pause('a test', %s, {EPOCH} + %s::double precision * interval '1 second')", service, until
+        )
+        self.model.pauses[service or "*"] = until
+
+    @precondition(lambda self: self.model.pauses)
+    @rule(nth=st.integers(0, 3))
+    def resume(self, nth: int) -> None:
+        service = self._nth([*self.model.pauses], nth)
+        assert self.server.one("select dlq.resume(%s)", None if service == "*" else service)
+        del self.model.pauses[service]
+
+    @rule(
+        service=st.sampled_from([*SERVICES, "*"]),
+        most=st.integers(1, 4),
+        enabled=st.sampled_from([True, True, False]),
+        raw=st.booleans(),
+        schedule=st.sampled_from([None, (2 * MINUTE,), (MINUTE, 30 * MINUTE, 4 * MINUTE, MINUTE)]),
+    )
+    def set_endpoint(self, service: str, most: int, enabled: bool, raw: bool, schedule: tuple[float, ...] | None) -> None:
+        self._set_endpoint(service, Endpoint(most, enabled, raw, schedule))
+
+    @rule(service=st.sampled_from([*SERVICES, "*"]))
+    def remove_endpoint(self, service: str) -> None:
+        was_there = self.model.endpoints.pop(service, None) is not None
+        assert self.server.one("select dlq.remove_endpoint(%s)", service) is was_there
+
+    @rule(service=st.sampled_from(SERVICES))
+    def reset_endpoint(self, service: str) -> None:
+        was_there = self.model.circuits.pop(service, None) is not None
+        assert self.server.one("select dlq.reset_endpoint(%s, 'a test')", service) is was_there
+
+    @rule(entry=entries, status=st.sampled_from(["pending", "discarded", "failed"]), fresh=st.booleans())
+    def amend(self, entry: int, status: str, fresh: bool) -> None:
+        entry_id = self.ids[entry]
+        self.server.run(
+            "update public.webhook_dlq set status = %s, retry_count = case when %s then 0 else retry_count end where id = %s",
+            status,
+            fresh,
+            entry_id,
+        )
+        self.model.amend(entry_id, status, fresh=fresh)
+
+    @rule(entry=entries)
+    def make_due(self, entry: int) -> None:
+        self.server.run(
+            "update public.webhook_dlq set next_retry_at = dlq._now() where status = 'pending' and id = %s", self.ids[entry]
+        )
+        self.model.make_due(self.ids[entry])
+
+    @rule(entry=consumes(entries))
+    def delete(self, entry: int) -> None:
+        self.server.run("delete from public.webhook_dlq where id = %s", self.ids[entry])
+        self.model.delete(self.ids[entry])
+
+    # What holds after every step.
+
+    @invariant()
+    def everything_holds(self) -> None:
+        self.seen = self.server.one(SNAPSHOT)
+        self.nothing_is_lost()
+        self.entries_agree()
+        self.in_flight_agrees()
+        self.circuits_agree()
+        self.caps_hold()
+        self.attempts_are_numbered_without_gaps()
+        self.every_end_has_its_reason()
+
+    def nothing_is_lost(self) -> None:
+        assert self.seen["entries"].keys() == self.model.entries.keys()
+
+    def entries_agree(self) -> None:
+        for entry_id, entry in self.model.entries.items():
+            row = dict(self.seen["entries"][entry_id])
+            next_retry_at = row.pop("next_retry_at")
+            if entry.next_retry_at is not None and next_retry_at is not None:
+                assert entry.next_retry_at.holds(next_retry_at), f"{next_retry_at} is not in {entry.next_retry_at}"
+                entry.next_retry_at = Window(next_retry_at, next_retry_at)
+            assert (next_retry_at is None) == (entry.next_retry_at is None)
+            assert row == {
+                "service": entry.service,
+                "status": entry.status,
+                "retry_count": entry.retry_count,
+                "unanswered_count": entry.unanswered_count,
+                "attempt_count": entry.attempt_count,
+                "duplicate_of": entry.duplicate_of,
+                "has_key": entry.key is not None,
+                "settled_at": entry.settled_at,
+            }
+            records = {int(attempt): tuple(record) for attempt, record in self.seen["records"][entry_id].items()}
+            assert records == {n: (r.outcome, r.status_code, r.is_probe) for n, r in entry.records.items()}
+
+    def in_flight_agrees(self) -> None:
+        assert self.seen["queue"] == sorted(self.model.net.queue)
+        assert self.seen["in_flight"] == {
+            entry_id: {
+                "request": request.id,
+                "service": request.service,
+                "attempt": request.attempt,
+                "echoed": request.echoed,
+                "is_probe": request.is_probe,
+                "is_missing": request.missing_since is not None,
+            }
+            for entry_id, request in self.model.in_flight.items()
+        }
+
+    def circuits_agree(self) -> None:
+        assert self.seen["pauses"] == sorted(self.model.pauses)
+        for row in self.seen["circuits"].values():
+            row["suspects"] = set(row["suspects"])
+        assert self.seen["circuits"] == {
+            service: {
+                "cap": circuit.cap,
+                "trips": circuit.trips,
+                "suspects": circuit.suspects,
+                "timed_out": circuit.timed_out,
+                "failing_since": circuit.failing_since,
+                "probe_at": circuit.probe_at if circuit.is_open else None,
+            }
+            for service, circuit in self.model.circuits.items()
+        }
+
+    def caps_hold(self) -> None:
+        """Of the server alone: a probe is the only one of its service that was sent since its circuit opened."""
+        rows = self.seen["in_flight"].values()
+        assert len(rows) <= self.model.settings.max_in_flight
+        for service in SERVICES:
+            assert sum(row["service"] == service and row["is_probe"] for row in rows) <= 1
+
+    def attempts_are_numbered_without_gaps(self) -> None:
+        for entry_id, row in self.seen["entries"].items():
+            entry = self.model.entries[entry_id]
+            open_ends = {self.seen["in_flight"][entry_id]["attempt"]} if entry_id in self.seen["in_flight"] else set()
+            if row["status"] == "processing":
+                open_ends = {row["attempt_count"]}
+            numbers = {int(attempt) for attempt in self.seen["records"][entry_id]}
+            assert numbers | open_ends | entry.forgotten == set(range(1, row["attempt_count"] + 1))
+            assert not numbers & open_ends
+
+    def every_end_has_its_reason(self) -> None:
+        for entry_id, row in self.seen["entries"].items():
+            entry = self.model.entries[entry_id]
+            assert (row["settled_at"] is not None) == (row["status"] in SETTLED)
+            assert (entry.why_failed is not None) == (row["status"] == "failed")
+            records = self.seen["records"][entry_id]
+            last = records[max(records, key=int)] if records else [None, None, False]
+            if row["status"] == "reprocessed":
+                assert last[0] == "delivered"
+                assert 200 <= last[1] < 300
+            match entry.why_failed:
+                case "gone":
+                    assert last[1] == 410
+                case "unanswered":
+                    assert row["unanswered_count"] >= self.model.settings.max_unanswered
+                case "retries":
+                    assert row["retry_count"] > 0
+        # Probes use up no retry, and unanswered attempts none.
+
+
+@pytest.fixture
+def server(database: str) -> Server:
+    return Server(database, Model())
+
+
+def test_the_queue_does_what_the_model_says(server: Server) -> None:
+    machine = type("Machine", (Queue,), {"server": server})
+    profile = settings(
+        max_examples=5000 if IS_LONG else 60,
+        stateful_step_count=60 if IS_LONG else 40,
+        deadline=None,
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.target, Phase.shrink],
+    )
+    run_state_machine_as_test(machine, settings=profile)
