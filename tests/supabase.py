@@ -130,7 +130,6 @@ def supabase_like(*, pg_net: bool = False) -> Iterator[Cluster]:
 
 def free_port() -> int:
     """A TCP port that nobody listens on at the moment."""
-    """A TCP port that nobody listens on at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
