@@ -49,10 +49,13 @@ begin
     end if;
   end if;
 
-  -- Every argument in its place: for names alone, whoever may create functions in public could make as good a match.
   v_id := public.store_dlq_entry(
-    receive_webhook.service, null::jsonb, receive_webhook.error_message, receive_webhook.phone_number,
-    receive_webhook.raw_body, dlq._without_keys(receive_webhook.headers), v_key, null::text);
+    service => receive_webhook.service,
+    raw_body => receive_webhook.raw_body,
+    headers => dlq._without_keys(receive_webhook.headers),
+    error_message => receive_webhook.error_message,
+    phone_number => receive_webhook.phone_number,
+    idempotency_key => v_key);
   return jsonb_build_object(
     'status', case
       -- An echo is kept under the entry that was retried, and not under this key.
