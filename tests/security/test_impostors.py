@@ -162,7 +162,7 @@ def test_no_function_in_public_is_called_in_place_of_ours(house: House) -> None:
         called = {name: list(zip(names or (), types, strict=True)) for _, name, names, types in conn.execute(_CALLED)}
         assert called.keys() == _CALLS.keys()
         for name, arguments in called.items():
-            few = [n for n in (0, len(arguments) - 2, len(arguments) - 1) if n >= 0]
+            few = range(max(0, len(arguments) - 2), len(arguments))  # those named are all but two
             choices = [list(c) for n in few for c in itertools.combinations(arguments, n)]
             choices += [[*arguments, ("further", "integer default 0")], [*arguments, ("variadic more", "integer[]")]]
             for choice in choices:
@@ -181,7 +181,7 @@ def test_no_function_in_public_is_called_in_place_of_ours(house: House) -> None:
                         tried += 1
                 assert sprung == [], choice
         conn.rollback()
-    assert tried > 40
+    assert tried > 30
 
 
 # Headers that two readers would read differently.
