@@ -26,7 +26,7 @@ class Request:
     service: str
     headers: Message
     body: bytes
-    entry_id: str | None  # webhook-id
+    entry_id: str | None  # dlq-entry: a raw body may come with the provider's own webhook-id
     attempt: int | None  # dlq-attempt
     method: str = "POST"
     received_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -308,7 +308,7 @@ class _Handler(BaseHTTPRequestHandler):
             service=service,
             headers=self.headers,
             body=body,
-            entry_id=self.headers.get("webhook-id"),
+            entry_id=self.headers.get("dlq-entry"),
             attempt=int(attempt) if attempt.isdecimal() else None,
             method=self.command,
         )

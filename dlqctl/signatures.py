@@ -103,10 +103,11 @@ def _given(secrets: Iterable[str]) -> list[str]:
 
 
 def _header(headers: Mapping[str, str], name: str) -> str:
-    value = next((value for key, value in headers.items() if key.lower() == name), "")
-    if not value:
-        raise InvalidSignature(f"{name} is missing")
-    return value
+    """Return a header's value. Of two spellings of one name neither: another reader might take the other."""
+    values = [value for key, value in headers.items() if key.lower() == name]
+    if len(values) != 1 or not values[0]:
+        raise InvalidSignature(f"{name} is missing, or there twice")
+    return values[0]
 
 
 def _hub(body: bytes, secret: str) -> str:
@@ -121,14 +122,14 @@ def _standard(message_id: str, timestamp: str, body: bytes, secret: str) -> str:
         key = b""
     if prefix or not key:
         raise ValueError("a secret of Standard Webhooks is whsec_ and then base64")
-    signed = f"{message_id}.{timestamp}.".encode() + body
+    signed = f"{message_id}.{timestamp}.".encode(errors="surrogatepass") + body
     return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
 
 
 def _require_one(given: list[str], right: list[str]) -> None:
     """Compare each with each, all of them whatever the first says, in a time that tells nothing of either."""
     matches = [
-        hmac.compare_digest(one.encode(errors="surrogateescape"), other.encode()) for one in given for other in right
+        hmac.compare_digest(one.encode(errors="surrogatepass"), other.encode()) for one in given for other in right
     ]
     if not any(matches):
         raise InvalidSignature("the signature is not one of this body under any of the secrets")

@@ -1,7 +1,8 @@
 """An emulation of a Supabase project's database: its roles, grants, default privileges and event triggers.
 
 Made after the published init scripts and migrations of Supabase's Postgres image as they were in October 2026, in our
-own words, and only as far as dlqctl can notice. What it has no part of: Vault, safeupdate, and supautils, which there
+own words, and only as far as dlqctl can notice. What it has no part of: Vault (but for the names that are
+called), safeupdate, and supautils, which there
 lets postgres create pg_cron and pg_net: here the superuser has created them before.
 """
 
@@ -53,6 +54,9 @@ _SCHEMAS = """
 create schema extensions authorization postgres;
 create schema auth;
 create schema vault;
+grant usage on schema vault to postgres;
+create function vault.create_secret(text, text) returns uuid language sql as 'select null::uuid';
+create function vault.update_secret(uuid, text) returns void language sql as 'select';
 create publication supabase_realtime;
 grant usage on schema public, extensions to postgres, anon, authenticated, service_role;
 grant all on database postgres to postgres, dashboard_user;
@@ -129,7 +133,6 @@ def supabase_like(*, pg_net: bool = False) -> Iterator[Cluster]:
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on at the moment."""
     """A TCP port that nobody listens on at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])

@@ -1,4 +1,4 @@
--- Closes the row of a run: ok, or error if a step has left one there.
+-- Closes the row of a run: ok, or error if a step has left one there. A run that is closed is history, and stays as it is: null.
 create or replace function dlq._end_run(run bigint)
 returns public.dlq_processing_log
 language sql volatile security definer set search_path = pg_catalog, pg_temp
@@ -7,7 +7,7 @@ update public.dlq_processing_log as l
 set
   status = case when l.error_message is null then 'ok' else 'error' end,
   duration = clock_timestamp() - l.processed_at
-where l.id = _end_run.run
+where l.id = _end_run.run and l.status in ('running', 'interrupted')
 returning l.*
 $$;
 

@@ -20,7 +20,8 @@ begin
 
   -- A sign of life, so that nobody takes a long wait for a dead run: see dlq._begin_run().
   if clock_timestamp() > v_run.processed_at + coalesce(v_run.duration, '0') + interval '10 seconds' then
-    update public.dlq_processing_log as l set duration = clock_timestamp() - l.processed_at where l.id = run;
+    update public.dlq_processing_log as l set duration = clock_timestamp() - l.processed_at
+    where l.id = run and l.status in ('running', 'interrupted');
   end if;
   return least(1, greatest(0.05, extract(epoch from clock_timestamp() - v_youngest) / 4));
 end

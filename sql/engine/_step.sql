@@ -37,7 +37,7 @@ begin
       unanswered = l.unanswered + v_unanswered,
       error_message = coalesce(l.error_message, v_error),
       duration = clock_timestamp() - l.processed_at
-    where l.id = run;
+    where l.id = run and l.status in ('running', 'interrupted');  -- a run that is closed is history
   end if;
   return v_dispatched + v_delivered + v_failed + v_unanswered;
 end

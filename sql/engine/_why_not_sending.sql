@@ -8,6 +8,8 @@ as $$
 select case
   when dlq._is_production() is not true then  -- null: a restore that has not come to the settings
     'this is a copy of another database: nothing is sent. If it is production now: dlqctl migrate --this-is-production'
+  when dlq._is_foreign('net') then
+    'schema net belongs to neither a superuser nor dlq_owner, and would run with dlq_owner''s rights: nothing is sent'
   when to_regprocedure('net.http_post(text, jsonb, jsonb, jsonb, integer)') is null then
     'there is no sender: net.http_post() does not exist. create extension pg_net, or dlqctl migrate --net-worker'
   else (

@@ -13,7 +13,7 @@ begin
   delivered := 0;
   failed := 0;
   unanswered := 0;
-  if not dlq._engine_lock() or to_regclass('net._http_response') is null then
+  if not dlq._engine_lock() or dlq._is_foreign('net') or to_regclass('net._http_response') is null then
     return;
   end if;
 

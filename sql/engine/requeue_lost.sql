@@ -8,7 +8,7 @@ create or replace function dlq.requeue_lost(out unanswered integer)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off
 as $$
 declare
-  v_net_oid oid := to_regclass('net._http_response');
+  v_net_oid oid := case when not dlq._is_foreign('net') then to_regclass('net._http_response') end;
   v_since timestamptz;
   v_lost uuid[];
 begin

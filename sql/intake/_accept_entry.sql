@@ -22,6 +22,15 @@ begin
   if new.payload is null and new.raw_body is not null then
     new.payload := dlq._parse_body(new.raw_body);
   end if;
+  if dlq._is_unwritable(new.payload) and new.raw_body is not null then
+    new.payload := null;  -- it goes out as the bytes that it is
+  elsif dlq._is_unwritable(new.payload) or dlq._is_unwritable(new.headers) then
+    raise exception using
+      errcode = 'WD001',
+      message = 'payload or headers hold a number beyond double precision, or are nested too deep',
+      detail = 'Nothing was stored.',
+      hint = 'Give the body as raw_body (bytea): it is kept as it is.';
+  end if;
 
   if new.status = 'pending' then
     -- One query, since every webhook pays for it.

@@ -18,10 +18,11 @@ begin
 
   if dlq._has_vault() then
     execute format('select s.id from %I.decrypted_secrets as s where s.name = $1', 'vault') into v_id using set_secret.name;
+    -- No execute here: what it is given with using, auto_explain logs.
     if v_id is null then
-      execute format('select %I.create_secret($1, $2)', 'vault') using set_secret.value, set_secret.name;
+      perform vault.create_secret(set_secret.value, set_secret.name);
     else
-      execute format('select %I.update_secret($1, $2)', 'vault') using v_id, set_secret.value;
+      perform vault.update_secret(v_id, set_secret.value);
     end if;
     delete from dlq.secrets as s where s.name = set_secret.name;
     perform dlq._audit('set_secret', 'vault.secrets', set_secret.name);

@@ -11,7 +11,7 @@ declare
   v_in_background boolean;
   v_sees_all boolean;
 begin
-  if facts is null and to_regclass('cron.job') is not null then
+  if facts is null and exists (select from pg_extension as e where e.extname = 'pg_cron') then
     facts := dlq._cron_facts();
   end if;
 

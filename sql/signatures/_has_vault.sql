@@ -1,10 +1,10 @@
--- Whether there is a Supabase Vault that dlq_owner may use. Looked for in the catalog: to_regclass() raises where the schema is
--- closed to dlq_owner.
+-- Whether there is a Supabase Vault that dlq_owner may use, and not somebody's look-alike of one. Looked for in the catalog:
+-- to_regclass() raises where the schema is closed to dlq_owner.
 create or replace function dlq._has_vault()
 returns boolean
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
-select exists (
+select not dlq._is_foreign('vault') and exists (
   select
   from pg_class as c
     join pg_namespace as n on n.oid = c.relnamespace

@@ -16,7 +16,7 @@ begin
         raise exception using
           errcode = 'WD005',
           message = format('the secret %s has not the form of Standard Webhooks', v_name),
-          hint = 'It is whsec_ and then 24 to 64 bytes in base64.';
+          hint = 'It is whsec_ and then the key in base64, of whatever length.';
       end if;
       v_keys := v_keys || dlq._hmac_pads(decode(substr(v_secret, 7), 'base64'));
     else

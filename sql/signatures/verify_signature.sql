@@ -21,6 +21,7 @@ declare
   v_signatures text[];
   v_salt bytea := uuid_send(gen_random_uuid());
   v_at timestamptz;
+  v_tolerance interval := coalesce(tolerance, '5 minutes');
 begin
   is_valid := false;
   if coalesce(cardinality(secret_names), 0) = 0 or scheme not in ('x-hub-signature-256', 'standard-webhooks') or scheme is null then
@@ -30,10 +31,15 @@ begin
       hint = 'scheme: x-hub-signature-256 or standard-webhooks; secret_names: for example ''{WHATSAPP_APP_SECRET}''';
   end if;
   v_keys := dlq._signing_keys(scheme, secret_names);
-  v_given := (
-    select jsonb_object_agg(lower(h.key), h.value)
-    from jsonb_each_text(case when jsonb_typeof(headers) = 'object' then headers end) as h
-    where lower(h.key) in ('x-hub-signature-256', 'webhook-id', 'webhook-timestamp', 'webhook-signature'));
+  v_given := (  -- of two spellings of one name neither: another reader of these headers might take the other
+    select jsonb_object_agg(g.name, g.value)
+    from (
+      select lower(h.key) as name, max(h.value) as value
+      from jsonb_each_text(case when jsonb_typeof(headers) = 'object' then headers end) as h
+      where lower(h.key) in ('x-hub-signature-256', 'webhook-id', 'webhook-timestamp', 'webhook-signature')
+      group by 1
+      having count(*) = 1
+    ) as g);
 
   if body is null then
     reason := 'there is no body';
@@ -41,7 +47,7 @@ begin
   end if;
   if scheme = 'x-hub-signature-256' then
     reason := case
-      when coalesce(v_given ->> 'x-hub-signature-256', '') = '' then 'x-hub-signature-256 is missing'
+      when coalesce(v_given ->> 'x-hub-signature-256', '') = '' then 'x-hub-signature-256 is missing, or there twice'
       when v_given ->> 'x-hub-signature-256' not like 'sha256=%' then 'x-hub-signature-256 does not begin with sha256='
       when length(v_given ->> 'x-hub-signature-256') <> 71 then 'x-hub-signature-256 is not 64 hexadecimal digits long'
       when v_given ->> 'x-hub-signature-256' !~ '^sha256=[0-9a-fA-F]{64}$' then 'x-hub-signature-256 is not hexadecimal'
@@ -49,17 +55,17 @@ begin
     v_signatures := array[lower(v_given ->> 'x-hub-signature-256')];
   else
     reason := case
-      when coalesce(v_given ->> 'webhook-id', '') = '' then 'webhook-id is missing'
-      when coalesce(v_given ->> 'webhook-timestamp', '') = '' then 'webhook-timestamp is missing'
+      when coalesce(v_given ->> 'webhook-id', '') = '' then 'webhook-id is missing, or there twice'
+      when coalesce(v_given ->> 'webhook-timestamp', '') = '' then 'webhook-timestamp is missing, or there twice'
       when v_given ->> 'webhook-timestamp' !~ '^[0-9]{1,11}$' then 'webhook-timestamp is not in seconds'
-      when coalesce(v_given ->> 'webhook-signature', '') = '' then 'webhook-signature is missing'
+      when coalesce(v_given ->> 'webhook-signature', '') = '' then 'webhook-signature is missing, or there twice'
       when ' ' || (v_given ->> 'webhook-signature') not like '% v1,%' then 'webhook-signature has no signature of version v1'
     end;
     if reason is null then
       v_at := to_timestamp((v_given ->> 'webhook-timestamp')::bigint);
       reason := case
-        when v_at < dlq._now() - tolerance then 'webhook-timestamp is too old'
-        when v_at > dlq._now() + tolerance then 'webhook-timestamp is in the future'
+        when v_at < dlq._now() - v_tolerance then 'webhook-timestamp is too old'
+        when v_at > dlq._now() + v_tolerance then 'webhook-timestamp is in the future'
       end;
     end if;
     -- A sender may give as many as it likes; nobody needs more than these.

@@ -112,6 +112,36 @@ def test_nothing_shows_a_secret(talkative: Cluster, superuser: psycopg.Connectio
             assert form.encode() not in log
 
 
+# Supabase's Vault as it looks from outside, without the encryption. Its functions are in PL/pgSQL there too.
+VAULT = """
+    create schema vault;
+    create table vault.secrets (id uuid primary key default gen_random_uuid(), name text unique, secret text);
+    create view vault.decrypted_secrets as select id, name, secret as decrypted_secret from vault.secrets;
+    create function vault.create_secret(new_secret text, new_name text) returns uuid language plpgsql as
+      'declare v_id uuid; begin insert into vault.secrets (name, secret) values (new_name, new_secret)
+       returning id into v_id; return v_id; end';
+    create function vault.update_secret(secret_id uuid, new_secret text) returns void language plpgsql as
+      'begin update vault.secrets as s set secret = new_secret where s.id = secret_id; end';
+    grant usage on schema vault to dlq_owner;
+    grant select, insert, update on vault.secrets, vault.decrypted_secrets to dlq_owner
+"""
+
+
+def test_nor_does_the_log_on_its_way_into_vault(talkative: Cluster, superuser: psycopg.Connection) -> None:
+    """From 16 on auto_explain logs what EXECUTE … USING is given, and not what a PL/pgSQL statement takes."""
+    values = ("s3cret-for-the-vault", "s3cret-that-follows-it")
+    superuser.execute(VAULT.encode())
+    try:
+        for value in values:
+            set_secret(superuser, "VAULTED", value)
+            assert superuser.execute("select secret from vault.secrets").fetchall() == [(value,)]
+    finally:
+        superuser.execute("drop schema vault cascade")
+    log = talkative.log_path.read_text(errors="replace")
+    assert "vault.create_secret" in log or talkative.binaries.major < 16
+    assert [value for value in values if value in log] == []
+
+
 def shown_to(conn: psycopg.Connection) -> bytes:
     """Everything in every table and view of ours, but for what keeps secrets and what sends them; and who runs what."""
     relations = conn.execute(

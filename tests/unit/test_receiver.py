@@ -28,7 +28,7 @@ from dlqctl.receiver import (
 def send(
     receiver: Receiver, service: str = "orders", entry: str | None = "e1", *, timeout: float = 5
 ) -> httpx.Response:
-    headers = {"webhook-id": entry, "dlq-attempt": "2"} if entry else {}
+    headers = {"dlq-entry": entry, "webhook-id": entry, "dlq-attempt": "2"} if entry else {}
     return httpx.post(receiver.url(service), json={"n": 1}, headers=headers, timeout=timeout)
 
 
@@ -40,6 +40,13 @@ def test_a_request_is_remembered_as_it_came(receiver: Receiver) -> None:
     assert request.body == b'{"n":1}'
     assert (request.entry_id, request.attempt) == ("e1", 2)
     assert request.headers["CONTENT-TYPE"] == request.headers["content-type"] == "application/json"
+
+
+def test_an_entry_is_known_by_dlq_entry_whatever_id_the_provider_gave(receiver: Receiver) -> None:
+    httpx.post(receiver.url("raw"), content=b"x", headers={"webhook-id": "the provider's", "dlq-entry": "e2"})
+    httpx.post(receiver.url("raw"), content=b"x", headers={"webhook-id": "the provider's"})
+    assert [request.entry_id for request in receiver.requests] == ["e2", None]
+    assert receiver.accepted == {"e2"}
 
 
 def test_a_service_fails_the_first_times_for_each_entry_and_then_takes_it(receiver: Receiver) -> None:
@@ -152,7 +159,7 @@ def test_three_hundred_at_once_are_all_answered(receiver: Receiver) -> None:
     address = ("127.0.0.1", receiver.port)
     connections = [socket.create_connection(address) for _ in range(300)]
     for number, connection in enumerate(connections):
-        connection.sendall(f"POST /hooks/orders HTTP/1.1\r\nwebhook-id: {number}\r\n\r\n".encode())
+        connection.sendall(f"POST /hooks/orders HTTP/1.1\r\ndlq-entry: {number}\r\n\r\n".encode())
     for connection in connections:
         with connection:
             assert connection.recv(1024).startswith(b"HTTP/1.1 200")
