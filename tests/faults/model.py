@@ -90,7 +90,7 @@ class Request:
     attempt: int
     dispatched_at: float
     timeout: float
-    generation: int
+    generation: int | None  # None: of no net._http_response
     is_probe: bool
     echoed: bool = False
     missing_since: float | None = None
@@ -359,7 +359,7 @@ class Model:
     def judge(self, entry_id: str, request: Request, answers: list[Answer]) -> Verdict | None:
         """How the attempt ended, by its answer; None if that cannot be read."""
         twins = sum(
-            other.id == request.id and other.generation == request.generation and bool(self.answers_to(other))
+            other.id == request.id and other.generation == self.net.generation and bool(self.answers_to(other))
             for other in self.in_flight.values()
         )
         if len(answers) > 1 or twins > 1 or request.id in self.net.queue:
@@ -453,8 +453,14 @@ class Model:
         for entry_id, entry in self.entries.items():
             if entry.next_retry_at is not None and entry.next_retry_at.earliest <= self.now:
                 waiting[entry.service].append(entry_id)
-        free = {service: self.free(service) for service in waiting}
-        waiting = {service: due for service, due in waiting.items() if free[service] > 0}
+        callable_now = {service for service in waiting if self.slots(service) > 0}
+        busy = callable_now | {request.service for request in self.in_flight.values()}
+        even = max(1, self.settings.max_in_flight // (1 + len(busy)))  # one share is for whoever comes next
+        free = {
+            service: min(self.slots(service), even) - self.in_flight_of(service) for service in waiting
+            if service in callable_now
+        }  # fmt: skip
+        waiting = {service: due for service, due in waiting.items() if free.get(service, 0) > 0}
         due = {service: [i for i in ids if i not in self.in_flight] for service, ids in waiting.items()}
         share = max(1, room // max(1, len(waiting)))
         quota = {service: min(free[service], share, len(ids)) for service, ids in due.items()}
@@ -464,7 +470,9 @@ class Model:
             assert entry_id in due.get(service, ()), "sent is what is due, of services that may be called"
             count[service] += 1
         assert all(count[service] <= quota[service] for service in quota), "caps hold"
-        assert len(chosen) == min(room, sum(quota.values())), "what may be sent is sent"
+        assert len(chosen) == min(room, sum(quota.values())), (
+            f"what may be sent is sent: {len(chosen)} of {quota}, room {room}, even {even}"
+        )
         fullest = max(count.values(), default=0)
         for service, ids in due.items():
             assert count[service] >= min(quota[service], fullest - 1), "one of each service in turn"
@@ -484,19 +492,21 @@ class Model:
             entry.status, entry.next_retry_at = "processing", None
             entry.attempt_count += 1
             is_probe = entry.service in self.circuits and self.circuits[entry.service].is_open
+            # A stranger has set the ids back: what is answered already is somebody else's, and this one counts as lost.
+            is_answered = any(a.id == request_id and a.created >= self.moment() - 5 * MINUTE for a in self.net.answers)
             self.in_flight[entry_id] = Request(
                 request_id, entry.service, entry.body, entry.attempt_count, self.moment(), route.timeout,
-                self.net.generation, is_probe,
+                None if is_answered else self.net.generation, is_probe,
             )  # fmt: skip
             self.net.queue.append(request_id)
         return len(sent), len(not_sent)
 
-    def free(self, service: str) -> int:
-        """How many more of its entries a service may have under way."""
+    def slots(self, service: str) -> int:
+        """How many of its entries a service may have under way by itself."""
         route = self.route(service)
         if route is None or not route.enabled or self.is_paused(service):
             return 0
-        return self.circuits.get(service, Circuit()).slots(route.max_in_flight, self.now) - self.in_flight_of(service)
+        return self.circuits.get(service, Circuit()).slots(route.max_in_flight, self.now)
 
     def is_unsendable(self, entry: Entry) -> bool:
         route = self.route(entry.service)

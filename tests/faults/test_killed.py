@@ -54,6 +54,7 @@ def _have_one_pass(queue: Queue) -> None:
 
 def _make_busy(queue: Queue) -> None:
     """Give each step something to do: something lost, something answered well and badly, something due."""
+    queue.endpoint(max_in_flight=400)  # the failures must not open the circuit
     lost, answered, refused, *_ = (queue.store(payload=next(_numbers)) for _ in range(6))  # all different: no echoes
     for entry_id in (lost, answered, refused):
         queue.send(entry_id)
