@@ -604,7 +604,8 @@ class Crowd:
         if row["status"] == "reprocessed" and not any(a["outcome"] == "delivered" for a in tried.values()):
             wrong.append(f"{entry_id} is reprocessed, and was never delivered")
         if row["status"] == "failed" and not is_touched:
-            if row["retry_count"] < 6 and tried[max(tried)]["status_code"] != 410:
+            is_gone = tried[max(tried)]["status_code"] == 410
+            if row["retry_count"] < 6 and not is_gone:
                 wrong.append(f"{entry_id} failed with {row['retry_count']} retries used up")
         self._judge_repeats(entry_id, heard, tried, is_touched)
 
