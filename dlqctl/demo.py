@@ -141,13 +141,16 @@ def _introduction(box: Sandbox, every: int) -> list[str]:
     sender = "pg_net sends" if box.sender == "pg_net" else "pg_net is missing: the net worker sends in its place"
     return [
         f"PostgreSQL {box.cluster.binaries.major}. {cron}; {sender}.",
-        "The schedule is shortened so that you can watch: retries after 5, 10 and 20 s instead of 5 min to 12 h.",
+        "The schedule is shortened so that you can watch: retries after 5, 10 and 20 s instead of 5 min to 12 h, and an"
+        " endpoint is taken for broken for good after 20 s instead of 3 days.",
     ]
 
 
 def _store(conn: psycopg.Connection, dsn: str, receiver: Receiver) -> None:
     """Set the endpoints, which decide the first wait, then store what failed, one of each service in turn."""
-    conn.execute("update dlq.settings set retry_schedule = '{5 s,10 s,20 s}'")
+    conn.execute(
+        "update dlq.settings set retry_schedule = '{5 s,10 s,20 s}', probe_schedule = '{2 s}', outage_patience = '20 s'"
+    )
     for service in _SERVICES:
         if service.handler:
             receiver.behave(service.name, service.handler(dsn))

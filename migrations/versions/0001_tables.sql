@@ -174,6 +174,26 @@ comment on column dlq.delivery_attempts.service is 'The entry''s service.';
 comment on column dlq.delivery_attempts.error is 'What went wrong, in the sender''s or PostgreSQL''s words.';
 comment on column dlq.delivery_attempts.reply is 'The first 1,000 bytes of the answer''s body.';
 
+create table dlq.amendments (
+  entry_id uuid not null,
+  amended_at timestamptz not null,
+  amended_by text not null,
+  reason text not null,
+  payload jsonb,
+  raw_body bytea,
+  constraint amendments_pkey primary key (entry_id, amended_at)
+);
+alter table dlq.amendments enable row level security;
+
+comment on table dlq.amendments is
+$$What an entry's body was before a person repaired it: dlq.amend(). No foreign key, as for dlq.delivery_attempts.$$;
+comment on column dlq.amendments.entry_id is 'The entry in webhook_dlq.';
+comment on column dlq.amendments.amended_at is 'When, by the real clock.';
+comment on column dlq.amendments.amended_by is 'Who.';
+comment on column dlq.amendments.reason is 'Why.';
+comment on column dlq.amendments.payload is 'The payload before.';
+comment on column dlq.amendments.raw_body is 'The bytes before, where there were any.';
+
 create table dlq.endpoints (
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
@@ -366,6 +386,7 @@ create table dlq.settings (
   cycle_budget interval not null default '4 minutes',
   silence_alert interval not null default '10 minutes',
   retry_schedule interval[] not null default '{5 min,15 min,1 h,4 h,12 h}',
+  probe_schedule interval[] not null default '{1 min,2 min,4 min,8 min,15 min}',
   jitter double precision not null default 0.1,
   max_unanswered integer not null default 10,
   max_in_flight integer not null default 1000,
@@ -383,7 +404,10 @@ create table dlq.settings (
   constraint replay_window_is_not_negative check (replay_window >= '0'),
   constraint retry_schedule_is_waits check (
     cardinality(retry_schedule) between 1 and 50 and array_position(retry_schedule, null) is null
-    and interval '0' < all (retry_schedule) and interval '30 days' >= all (retry_schedule))
+    and interval '0' < all (retry_schedule) and interval '30 days' >= all (retry_schedule)),
+  constraint probe_schedule_is_waits check (
+    cardinality(probe_schedule) between 1 and 50 and array_position(probe_schedule, null) is null
+    and interval '0' < all (probe_schedule) and interval '1 day' >= all (probe_schedule))
 );
 alter table dlq.settings enable row level security;
 insert into dlq.settings (system_identifier, database_oid)
@@ -400,6 +424,8 @@ comment on column dlq.settings.cycle_minutes is 'The cron job runs every so many
 comment on column dlq.settings.cycle_budget is 'A run stops handing out work after this time, or earlier: see dlq.run_cycle().';
 comment on column dlq.settings.silence_alert is 'A processor silent for longer than this is reported.';
 comment on column dlq.settings.retry_schedule is 'The waits before each retry; their number is the number of retries.';
+comment on column dlq.settings.probe_schedule is
+'The waits before each probe of an open circuit. The last one goes on.';
 comment on column dlq.settings.jitter is 'A wait is lengthened by a random share of itself, up to this.';
 comment on column dlq.settings.max_unanswered is 'An entry with so many unanswered attempts is failed.';
 comment on column dlq.settings.max_in_flight is 'With a sender other than pg_net: at most so many requests under way in all. pg_net''s own batch size decides there.';

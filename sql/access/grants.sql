@@ -7,7 +7,7 @@ grant usage on schema dlq to dlq_admin, dlq_reader, dlq_writer;
 grant select, insert, update, delete on public.webhook_dlq to dlq_admin;
 grant select on public.dlq_processing_log, dlq.in_flight, dlq.delivery_attempts, dlq.pauses, dlq.endpoint_state, dlq.net_workers
   to dlq_admin;
-grant select on dlq.audit_log to dlq_admin;
+grant select on dlq.amendments, dlq.audit_log to dlq_admin;
 grant select, insert, update, delete on dlq.endpoints to dlq_admin;
 grant select, update on dlq.settings to dlq_admin;
 
@@ -22,6 +22,7 @@ grant select  -- without the digest: it would tell whether a payload is the one 
 grant select
   (entry_id, dispatched_at, settled_at, request_id, attempt, status_code, is_probe, outcome, service)
   on dlq.delivery_attempts to dlq_reader;
+grant select (entry_id, amended_at, amended_by, reason) on dlq.amendments to dlq_reader;
 grant select
   (created_at, updated_at, timeout_ms, max_in_flight, enabled, allow_http, allow_private, service, url, host, retry_schedule,
    signing, secret_names, auth, auth_secret, body)
@@ -47,6 +48,7 @@ grant execute on function
   to dlq_admin;
 grant execute on function
   dlq.pause(text, text, timestamptz), dlq.resume(text, text), dlq.reset_endpoint(text, text),
+  dlq.retry(uuid, text), dlq.redeliver(uuid, text), dlq.discard(uuid, text), dlq.amend(uuid, jsonb, text), dlq.erase(text, text),
   dlq.set_endpoint(text, text, boolean, boolean, integer, integer, jsonb, interval[], boolean, text, text[], text, text, text), dlq.remove_endpoint(text),
   dlq.set_secret(text, text), dlq.remove_secret(text), dlq.list_secrets(),
   dlq.schedule_jobs(), dlq.unschedule_jobs()

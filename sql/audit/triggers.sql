@@ -26,7 +26,7 @@ create or replace trigger audit
 after insert or update or delete on dlq.settings
 for each row execute function dlq._audit_change(
   '', 'installed_at', 'system_identifier', 'database_oid', 'cycle_minutes', 'cycle_budget', 'silence_alert',
-  'retry_schedule', 'jitter', 'max_unanswered', 'max_in_flight', 'outage_patience', 'replay_window');
+  'retry_schedule', 'probe_schedule', 'jitter', 'max_unanswered', 'max_in_flight', 'outage_patience', 'replay_window');
 alter table dlq.settings enable always trigger audit;
 comment on trigger audit on dlq.settings is 'Records who changes a setting.';
 
@@ -119,6 +119,20 @@ for each statement when (current_user <> 'dlq_owner' or current_setting('role') 
 execute function dlq._audit_change();
 alter table dlq.delivery_attempts enable always trigger audit_truncate;
 comment on trigger audit_truncate on dlq.delivery_attempts is 'Records who empties it.';
+
+create or replace trigger audit
+after insert or update or delete on dlq.amendments
+for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change('entry_id', 'amended_at', 'amended_by', 'reason');
+alter table dlq.amendments enable always trigger audit;
+comment on trigger audit on dlq.amendments is 'Records who rewrites the history of payloads.';
+
+create or replace trigger audit_truncate
+after truncate on dlq.amendments
+for each statement when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change();
+alter table dlq.amendments enable always trigger audit_truncate;
+comment on trigger audit_truncate on dlq.amendments is 'Records who empties it.';
 
 create or replace trigger audit
 after insert or update or delete on public.dlq_processing_log

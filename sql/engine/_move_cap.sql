@@ -2,7 +2,7 @@
 --
 --   at least as much went well as failed   cap doubles, from 0 to 1, up to the endpoint's max_in_flight
 --   more failed                            its entries become suspects; three different ones halve cap
---   halved to 0, or a probe failed         the circuit is open: the next probe in 1, 2, 4, 8, then every 15 minutes, or when a
+--   halved to 0, or a probe failed         the circuit is open: the next probe by dlq.settings.probe_schedule, or when a
 --                                          Retry-After says, if that is later
 --
 -- Different ones, since one poison entry says nothing of an endpoint. What fails for longer than outage_patience is not opened
@@ -17,6 +17,7 @@ as $$
 declare
   v_most integer := (select r.max_in_flight from dlq._route(_move_cap.service) as r);
   v_failed integer := cardinality(_move_cap.suspects);
+  v_settings dlq.settings := (select s from dlq.settings as s);
   v_old dlq.endpoint_state;
   v_new dlq.endpoint_state;
 begin
@@ -44,13 +45,13 @@ begin
       v_new.cap := least(v_new.cap, v_most) / 2;
       v_new.cap_changed_at := clock_timestamp();
       v_new.suspects := '{}';
-      if v_new.cap = 0 and v_new.failing_since <= dlq._now() - (select s.outage_patience from dlq.settings as s) then
+      if v_new.cap = 0 and v_new.failing_since <= dlq._now() - v_settings.outage_patience then
         v_new.cap := 1;
       end if;
       if v_new.cap = 0 then
         v_new.trips := v_new.trips + 1;
         v_new.probe_at := dlq._now()
-          + greatest(least(interval '1 minute' * 2 ^ least(v_new.trips - 1, 10), interval '15 minutes'), _move_cap.wait);
+          + greatest(v_settings.probe_schedule[least(v_new.trips, cardinality(v_settings.probe_schedule))], _move_cap.wait);
       end if;
     end if;
   end if;

@@ -9,11 +9,7 @@ declare
   v_old jsonb;
   v_new jsonb;
 begin
-  if coalesce(btrim(reason), '') = '' then
-    raise exception using
-      errcode = 'WD002', message = 'a pause needs a reason',
-      hint = 'Whoever is on call next reads it. For example: select dlq.pause(''deploying'', ''whatsapp'')';
-  end if;
+  perform dlq._check_reason(pause.reason, 'select dlq.pause(''deploying'', ''whatsapp'')');
   perform dlq._check_service(pause.service);
   select to_jsonb(p) into v_old from dlq.pauses as p where p.service = v_service for update;
   insert into dlq.pauses as p (service, paused_at, paused_until, paused_by, reason)

@@ -7,11 +7,7 @@ as $$
 declare
   v_old jsonb;
 begin
-  if coalesce(btrim(reset_endpoint.reason), '') = '' then
-    raise exception using
-      errcode = 'WD002', message = 'a reset needs a reason',
-      hint = 'It goes into dlq.audit_log. For example: select dlq.reset_endpoint(''whatsapp'', ''the key is renewed'')';
-  end if;
+  perform dlq._check_reason(reset_endpoint.reason, 'select dlq.reset_endpoint(''whatsapp'', ''the key is renewed'')');
   perform dlq._check_service(reset_endpoint.service);
   delete from dlq.endpoint_state as s
   where s.service = reset_endpoint.service

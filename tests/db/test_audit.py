@@ -400,6 +400,10 @@ OTHER_TABLES = {
     "dlq.settings": "update dlq.settings set jitter = 0.2",
     "dlq.secrets": "insert into dlq.secrets (name, value) values ('mine', 'v')",
     "dlq.audit_key": "update dlq.audit_key set value = value",
+    "dlq.amendments": (
+        "insert into dlq.amendments (entry_id, amended_at, amended_by, reason)"
+        " values (gen_random_uuid(), now(), 'me', 'why')"
+    ),
     "dlq.in_flight": (
         "insert into dlq.in_flight (entry_id, request_id, dispatched_at, net_oid, attempt, timeout_ms, service, digest)"
         " values (gen_random_uuid(), 1, now(), 1, 1, 1, 'mine', 'd')"

@@ -41,7 +41,7 @@ _ROUTINE = (
     + r"create or replace (?:function|procedure) [\w.]+\((?:.*|\n(?:  .*\n)+)\)\n"
     + r"(?:returns (?:.*|table \(\n(?:  .*\n)+\))\n)?"
     + r"language (?:sql|plpgsql)(?: (?:immutable|stable|volatile))?(?: strict)?(?: parallel safe)?"
-    + r"(?: security definer)?(?: set search_path = pg_catalog, pg_temp)?\n"
+    + r"(?: security definer)?(?: set search_path = pg_catalog, pg_temp)?(?: set jit = off)?\n"
     + r"as \$\$\n(?:.*\n)+\$\$;"
     + _COMMENT
 )
@@ -101,12 +101,12 @@ RULES = {
         select p.oid::regprocedure::text
         from pg_proc as p
         where p.proowner = 'dlq_owner'::regrole and p.prosecdef
-          and p.proconfig is distinct from array['search_path=pg_catalog, pg_temp']""",
+          and p.proconfig[1] is distinct from 'search_path=pg_catalog, pg_temp'""",
     "so has every other, but what commits or is to be inlined, and these set nothing": """
         select p.oid::regprocedure::text
         from pg_proc as p join pg_language as l on l.oid = p.prolang
         where p.proowner = 'dlq_owner'::regrole
-          and p.proconfig is distinct from array['search_path=pg_catalog, pg_temp']
+          and p.proconfig[1] is distinct from 'search_path=pg_catalog, pg_temp'
           and not (p.proconfig is null and (l.lanname = 'sql' or p.prokind = 'p'))""",
     "nothing may be executed by PUBLIC": """
         select p.oid::regprocedure::text

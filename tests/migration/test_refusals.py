@@ -89,7 +89,7 @@ def test_a_home_made_cron_job_is_left_alone(cron_database: str) -> None:
         ),
         ("alter table webhook_dlq owner to postgres", "alter table public.webhook_dlq owner to dlq_owner"),
         ("alter view dlq.entries owner to postgres", "alter view dlq.entries owner to dlq_owner"),
-        ("alter function dlq.resume(text) owner to postgres", "alter function dlq.resume owner to dlq_owner"),
+        ("alter function dlq.resume(text, text) owner to postgres", "alter function dlq.resume owner to dlq_owner"),
     ],
 )
 def test_what_was_given_to_another_owner_is_asked_back(database: str, statement: str, advice: str) -> None:

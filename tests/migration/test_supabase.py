@@ -225,7 +225,14 @@ def test_linter_every_function_fixes_its_search_path(project: Cluster) -> None:
           and not exists (select from unnest(proconfig) as c where c = 'search_path=pg_catalog, pg_temp')
         """,
     )
-    on_purpose = ("dlq._now", "dlq._route", "dlq._is_paused", "dlq._hmac_sha256", "dlq.run_cycle")
+    on_purpose = (
+        "dlq._now",
+        "dlq._route",
+        "dlq._is_paused",
+        "dlq._is_endpoints_fault",
+        "dlq._hmac_sha256",
+        "dlq.run_cycle",
+    )
     assert found == {(name, "False") for name in on_purpose}
 
 

@@ -210,6 +210,6 @@ def test_what_fixes_no_search_path_has_no_more_than_its_callers_rights(house: Ho
     with psycopg.connect(house.superuser) as conn:
         found = conn.execute(
             "select p.oid::regproc::text from pg_proc as p where p.proowner = 'dlq_owner'::regrole"
-            " and p.proconfig is distinct from array['search_path=pg_catalog, pg_temp'] and p.prosecdef"
+            " and p.proconfig[1] is distinct from 'search_path=pg_catalog, pg_temp' and p.prosecdef"
         ).fetchall()
     assert found == []

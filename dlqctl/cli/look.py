@@ -1,0 +1,71 @@
+"""Is all as it should be? These change nothing."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from dlqctl.cli.root import connect, database, output_format, print_checks, print_rows_of_checks
+from dlqctl.errors import UsageError
+
+
+@click.command("verify-cron")
+@click.option("--cron-dsn", metavar="DSN", help="Where pg_cron is, if in another database: dbname=postgres, say.")
+@output_format
+@database
+def verify_cron(dsn: str | None, cron_dsn: str | None, output_format: str) -> None:
+    """Check pg_cron and our jobs: row by row, and whether they run. Exit 1 if anything is wrong."""
+    if cron_dsn is None:
+        print_checks(dsn, "select * from dlq.cron_checks()", output_format)
+    from dlqctl.cron import checks
+
+    print_rows_of_checks(checks(dsn, cron_dsn), output_format)
+
+
+@click.command()
+@output_format
+@database
+def health(dsn: str | None, output_format: str) -> None:
+    """How the queue is, one line a check. Exit 1 if anything is wrong."""
+    print_checks(dsn, "select name, level, detail, remediation from dlq.health", output_format)
+
+
+@click.command("verify-signatures")
+@click.argument("services", nargs=-1, metavar="[SERVICE]...")
+@click.option("--include-valid", is_flag=True, help="Send what is rightly signed, too. The handler takes it.")
+@click.option(
+    "--auth-from-env", "key_names", multiple=True, metavar="NAME",
+    help="Send this --auth-secret, from the environment variable of its name; repeatable.",
+)  # fmt: skip
+@output_format
+@database
+def verify_signatures(
+    dsn: str | None, services: tuple[str, ...], include_valid: bool, key_names: tuple[str, ...], output_format: str
+) -> None:
+    """Call handlers with what they must refuse, and tell which do. Exit 1 unless all verify.
+
+    Each enabled endpoint, or those of each SERVICE, is sent marked bodies: unsigned, wrongly signed, altered after they
+    were signed, and with standard-webhooks too old. No secret leaves the database.
+    """
+    from dlqctl import verify_signatures as module
+    from dlqctl.output import print_rows, say
+
+    keys = {name: os.environ.get(name, "") for name in key_names}
+    if not all(keys.values()):
+        raise UsageError(f"not in the environment: {', '.join(name for name in keys if not keys[name])}")
+    with connect(dsn) as connection:
+        handlers = module.find_handlers(connection, services)
+        coverage = module.verify_signatures(connection, handlers, include_valid=include_valid, keys=keys)
+        stored = module.discard_stored(connection, handlers)
+    probes = [*module.PROBES, *([module.VALID] if include_valid else [])]
+    print_rows(
+        ("handler", "verdict", "method", *probes, "detail"),
+        [(c.service, c.verdict, c.method, *map(c.answers.get, probes), c.detail) for c in coverage],
+        output_format,
+    )
+    if stored:
+        say(f"discarded what handlers stored of it as failed webhooks: {stored}")
+    verified = sum(c.verdict == "verifies" for c in coverage)
+    say(f"{verified}/{len(coverage)} handlers verify")
+    raise SystemExit(0 if verified == len(coverage) else 1)

@@ -1,0 +1,51 @@
+"""What a person does with the queue."""
+
+from __future__ import annotations
+
+import click
+
+from dlqctl.cli.root import connect, database, output_format
+from dlqctl.errors import DlqctlError
+
+
+@click.command()
+@output_format
+@database
+def process(dsn: str | None, output_format: str) -> None:
+    """Run a cycle now: what the cron job does."""
+    from dlqctl import process as module
+    from dlqctl.output import print_rows
+
+    run = module.process(dsn)
+    print_rows(list(run), [list(run.values())], output_format)
+    if run["status"] != "ok":
+        raise DlqctlError(f"the cycle ended with an error: {run['error_message']}", "dlqctl health")
+
+
+@click.command()
+@click.argument("service", required=False)
+@click.option("--reason", required=True, help="Why; whoever is on call next reads it.")
+@click.option("--for", "duration", metavar="INTERVAL", help="As in '2 hours'. Else until it is resumed.")
+@database
+def pause(dsn: str | None, service: str | None, reason: str, duration: str | None) -> None:
+    """Stop sending to SERVICE, or to all. Webhooks still come in, and use up no retries."""
+    from dlqctl.output import say
+
+    with connect(dsn) as connection:
+        connection.execute("select dlq.pause(%s, %s, now() + %s::interval)", (reason, service, duration))
+    say(f"paused: {service or 'everything'}. To go on: dlqctl resume{' ' + service if service else ''}")
+
+
+@click.command()
+@click.argument("service", required=False)
+@click.option("--reason", help="Why; it goes into dlq.audit_log.")
+@database
+def resume(dsn: str | None, service: str | None, reason: str | None) -> None:
+    """Send to SERVICE again, or end the pause of everything. Exit 1 if there was no pause."""
+    from dlqctl.output import say
+
+    with connect(dsn) as connection:
+        row = connection.execute("select dlq.resume(%s, %s)", (service, reason)).fetchone()
+    if not (row and row[0]):
+        raise DlqctlError(f"{service or 'everything'} was not paused", "dlqctl health shows what is")
+    say(f"resumed: {service or 'everything'}")

@@ -1,0 +1,139 @@
+"""The root of the command line: its options, what commands share, and how errors are told."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from dlqctl import __version__
+from dlqctl.errors import CannotConnect, DlqctlError
+
+if TYPE_CHECKING:
+    import psycopg
+
+_FORMATS = click.Choice(["table", "json", "csv"])
+
+
+class Lines(click.Group):
+    """Commands in the order in which a person meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+class _PipeClosed(Exception):
+    """Whoever reads our output has seen enough. Not a BrokenPipeError, which click would make an exit status of 1."""
+
+
+class _Dlqctl(Lines):
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        try:
+            return super().make_context(*arguments, **options)
+        except BrokenPipeError as error:
+            raise _PipeClosed from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _PipeClosed from error
+
+
+@click.group(cls=_Dlqctl, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--dsn", metavar="DSN", help="Connection string. Else DLQCTL_DATABASE_URL, DATABASE_URL, or libpq's own.")
+@click.option("--debug", is_flag=True, help="Show the trace of an error.")
+@click.version_option(__version__, message="dlqctl %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, dsn: str | None, debug: bool) -> None:
+    """A dead-letter queue for webhooks that lives in PostgreSQL.
+
+    Failed webhooks are rows of webhook_dlq; pg_cron retries them through pg_net. This command installs that,
+    verifies it, and asks how it is. Exit status: 0 ok, 1 the answer is no, 2 usage, 3 cannot connect.
+    """
+    ctx.obj = {"dsn": dsn, "debug": debug}
+
+
+def database(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the option --dsn, before or after its name, as the argument `dsn`."""
+
+    @click.option("--dsn", metavar="DSN", help="As before the command.")
+    @click.pass_context
+    @wraps(command)
+    def with_dsn(ctx: click.Context, /, dsn: str | None, **arguments: Any) -> Any:
+        return command(dsn=dsn or ctx.obj["dsn"], **arguments)
+
+    return with_dsn
+
+
+def output_format(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--format", "output_format", type=_FORMATS, default="table", show_default=True)(command)
+
+
+def connect(dsn: str | None) -> psycopg.Connection:
+    from dlqctl import connection
+
+    return connection.connect(dsn, autocommit=True)
+
+
+def print_checks(dsn: str | None, query: str, output_format: str) -> NoReturn:
+    with connect(dsn) as connection:
+        rows = connection.execute(query.encode()).fetchall()
+    print_rows_of_checks(rows, output_format)
+
+
+def print_rows_of_checks(rows: list[tuple[Any, ...]], output_format: str) -> NoReturn:
+    from dlqctl.output import print_checks
+
+    print_checks(rows, output_format)
+    raise SystemExit(1 if any(row[1] == "error" for row in rows) else 0)
+
+
+def _explain(error: Exception) -> DlqctlError | None:
+    """Put an error of the database into words for a person; None for what is no such error."""
+    if isinstance(error, DlqctlError):
+        return error
+    psycopg = sys.modules.get("psycopg")
+    if psycopg is None or not isinstance(error, psycopg.Error):
+        return None
+    said = error.diag.message_primary or " ".join(str(error).split())
+    errors = psycopg.errors
+    if isinstance(error, errors.InvalidSchemaName | errors.UndefinedTable | errors.UndefinedFunction):
+        return DlqctlError(f"dlqctl is not, or not wholly, in this database: {said}", "dlqctl migrate")
+    if isinstance(error, errors.InsufficientPrivilege):
+        return DlqctlError(said, "ask for a role: grant dlq_admin to ROLE (or dlq_reader, to look)")
+    if isinstance(error, errors.ReadOnlySqlTransaction):
+        return DlqctlError(f"{said}: this is a standby, or a read-only session", "connect to the primary")
+    if isinstance(error, psycopg.OperationalError) and error.diag.sqlstate is None:
+        return CannotConnect(f"the connection was lost: {said}", "run it again")
+    return DlqctlError(said, error.diag.message_hint)
+
+
+def main() -> None:
+    """Run the command line and exit. An error is one line that names what to type next."""
+    debug = "--debug" in sys.argv
+    try:
+        result = cli.main(standalone_mode=False)
+        raise SystemExit(result if isinstance(result, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(2) from None
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("dlqctl: stopped", err=True)
+        raise SystemExit(130) from None
+    except _PipeClosed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+    except Exception as error:
+        from dlqctl.output import say
+
+        explained = _explain(error)
+        if debug or explained is None:
+            raise
+        hint = f" -> {explained.hint}" if explained.hint else ""
+        say(f"dlqctl: {explained.message.rstrip('.')}{hint}")
+        raise SystemExit(explained.exit_code) from None

@@ -1,0 +1,36 @@
+-- Repairs a payload. The old one, with its bytes, is kept in dlq.amendments. raw_body goes, since an endpoint that is sent raw
+-- bodies would get the old one. It does not send: that is dlq.retry(). Every attempt is signed anew.
+-- False, and nothing changes, for one that is being sent or was delivered, or is the echo of another.
+create or replace function dlq.amend(id uuid, payload jsonb, reason text)
+returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_entry public.webhook_dlq;
+begin
+  perform dlq._check_reason(amend.reason, format('select dlq.amend(%L, ''{"a": 1}'', ''a was missing'')', amend.id));
+  if amend.payload is null then
+    raise exception using
+      errcode = 'WD002', message = 'a payload is needed', detail = 'Nothing was changed.',
+      hint = 'To give the entry up: select dlq.discard(id, reason).';
+  end if;
+  v_entry := dlq._lock_entry(amend.id);
+  if v_entry.status not in ('pending', 'failed', 'discarded') or v_entry.duplicate_of is not null then
+    return false;
+  end if;
+  insert into dlq.amendments (entry_id, amended_at, amended_by, reason, payload, raw_body)
+  values (v_entry.id, clock_timestamp(), session_user, amend.reason, v_entry.payload, v_entry.raw_body);
+  update public.webhook_dlq as e
+  set payload = amend.payload, raw_body = null, updated_at = dlq._now()
+  where e.id = v_entry.id;
+  perform dlq._audit(
+    'amend', 'public.webhook_dlq', v_entry.id::text, amend.reason,
+    jsonb_build_object('payload', v_entry.payload, 'raw_body', v_entry.raw_body), jsonb_build_object('payload', amend.payload));
+  return true;
+end
+$$;
+
+comment on function dlq.amend(uuid, jsonb, text) is
+$$Replaces the payload of an entry that is pending, failed or discarded, for a reason, and keeps the old one in dlq.amendments.
+False: it is being sent, was delivered, or is an echo. WD002: no payload, no reason, or no such entry.$$;
