@@ -32,7 +32,7 @@ from dlqctl.receiver import Receiver, Reply, Request
 SERVICES = [f"s{n}" for n in range(6)]  # the last follows the template
 TIMEOUT_MS = 1000
 SPEED = 60  # the queue's clock to the real one: a circuit is open for a second, then two, then four
-MOST_IN_ALL = 60
+MOST_IN_ALL = 60  # with net-workers; with pg_net it is two of its batches
 LOCK_WAIT_MS = 250  # what waits for a lock for longer is in the server's log
 SETTINGS = {
     "deadlock_timeout": f"{LOCK_WAIT_MS}ms",
@@ -50,6 +50,15 @@ KINDS = {
     "refuse for good": (1, 410), "not this one": (2, 422), "overloaded": (2, 503), "hang up": (2, 0),
     "echo": (4, 200), "echo by key": (3, 200), "echo by insert": (3, 500), "echo late": (2, 200),
 }  # fmt: skip
+
+# Verbs on entries, and the states in which each does something.
+VERBS = {
+    "retry": ("failed", "pending", "discarded"),
+    "redeliver": ("reprocessed",),
+    "discard": ("pending",),
+    "amend": ("pending",),
+}
+PHONES = 50
 
 _WATCH = """
 create schema watch;
@@ -110,7 +119,7 @@ sent as (select q.id, q.entry_id from queued as q union select f.request_id, f.e
 select 'two requests at once' as what, s.entry_id from sent as s group by 2 having count(*) > 1
 union all
 select 'a request that is not in flight', q.entry_id
-from queued as q join public.webhook_dlq as e on e.id = q.entry_id
+from queued as q join public.webhook_dlq as e on e.id = q.entry_id and e.payload <> '{"erased": true}'
 where q.id not in (select f.request_id from dlq.in_flight as f)
 union all
 select 'in flight, and neither queued nor answered', f.entry_id
@@ -157,6 +166,10 @@ class Figures:
     own_echoes: int = 0
 
 
+def _phone(n: int) -> str:
+    return f"+1555{n:07}"
+
+
 class Crowd:
     """A server with dlqctl in it, and everybody at work on it until so many rounds are done.
 
@@ -173,6 +186,7 @@ class Crowd:
         self.calls: list[Call] = []
         self.calm = False
         self._lock = threading.Lock()
+        self._most_in_all = 400 if is_pg_net else MOST_IN_ALL
         self._over = threading.Event()
         self._keys = itertools.count(1)
         self._workers: list[subprocess.Popen[bytes]] = []
@@ -306,6 +320,7 @@ class Crowd:
     def _cycle(self, conn: psycopg.Connection, dice: random.Random) -> None:
         with self._timed("cycle"):
             conn.execute("call dlq.run_cycle()")
+        time.sleep(dice.uniform(0, 0.1))
 
     def _pass(self, conn: psycopg.Connection, dice: random.Random) -> None:
         """Alone, or within a person's transaction, which may come to nothing."""
@@ -334,8 +349,8 @@ class Crowd:
                 conn.execute("insert into webhook_dlq (service, payload) values (%s, %s)", (service, payload))
             else:
                 row = conn.execute(
-                    "select store_dlq_entry(%s, %s, 'failed', headers => '{\"host\": \"us\"}', idempotency_key => %s)",
-                    (service, payload, f"k{n}"),
+                    "select store_dlq_entry(%s, %s, 'no', %s, headers => '{\"host\": \"us\"}', idempotency_key => %s)",
+                    (service, payload, _phone(n % PHONES) if n % 3 == 0 else None, f"k{n}"),
                 ).fetchone()
                 assert row is not None
                 with self._lock:
@@ -346,10 +361,11 @@ class Crowd:
         """What people do: verbs, updates by hand, and looking."""
         service = dice.choice(SERVICES)
         what = dice.choices(
-            ["pause", "pause all", "limit", "reset", "make due", "settle", "delete", "hold", "look"],
-            [4, 1, 6, 3, 6, 2, 2, 1, 6],
+            ["pause", "pause all", "limit", "reset", "make due", "settle", "delete", "hold", "look", *VERBS, "erase"],
+            [4, 1, 6, 3, 3, 1, 2, 1, 6, *[2] * len(VERBS), 1],
         )[0]
-        some = "select id from webhook_dlq where status = any (%s) and service = %s order by id limit %s for update"
+        these = "select id, payload from webhook_dlq where status = any (%s) and service = %s order by id limit %s"
+        some = these.replace(", payload", "") + " for update"
         match what:
             case "pause" | "pause all":
                 named = service if what == "pause" else None
@@ -386,6 +402,17 @@ class Crowd:
                         f"delete from webhook_dlq where id in ({some})".encode(),
                         (["pending", "processing", "discarded"], service, 2),
                     )
+            case "retry" | "redeliver" | "discard" | "amend":
+                statuses = [["pending", "processing", "failed", "reprocessed", "discarded"], [*VERBS[what]]]
+                repaired = "payload || '{\"amended\": true}', " if what == "amend" else ""
+                with self._timed(what), self._unless_deleted():
+                    conn.execute(
+                        f"select dlq.{what}(id, {repaired}'two of everything') from ({these}) as e".encode(),
+                        (dice.choice(statuses), service, 3),
+                    )
+            case "erase":
+                with self._timed("erase"):
+                    conn.execute("select dlq.erase(%s, 'two of everything')", (_phone(dice.randrange(PHONES)),))
             case "hold":
                 # For a while, with the rows locked: who wants the very same waits for this one; the engine does not.
                 with conn.transaction():
@@ -396,6 +423,17 @@ class Crowd:
                     conn.execute("select * from dlq.health")
                     conn.execute("select * from dlq.circuits, dlq.backlog")
         time.sleep(dice.uniform(0, 0.05))
+
+    @contextlib.contextmanager
+    def _unless_deleted(self) -> Iterator[None]:
+        """Another person may have deleted one of these entries meanwhile: then the verb says that there is none."""
+        try:
+            yield
+        except psycopg.Error as error:
+            if error.sqlstate != "WD002":
+                raise
+            with self._lock:
+                self.figures.said["a verb: no such entry"] += 1
 
     def _maintain(self, conn: psycopg.Connection, dice: random.Random) -> None:
         """Retention, where it is installed, with something old to remove."""
@@ -478,9 +516,7 @@ class Crowd:
                 body = request.body.decode()
                 if kind == "echo by insert":
                     conn.execute("insert into webhook_dlq (service, payload) values (%s, %s)", (request.service, body))
-                elif kind == "echo by key":
-                    key = re.search(r'"key": "(\w+)"', body)
-                    assert key is not None
+                elif kind == "echo by key" and (key := re.search(r'"key": "(\w+)"', body)):
                     conn.execute(
                         "select store_dlq_entry(%s, %s, idempotency_key => %s)", (request.service, body, key[1])
                     )
@@ -506,10 +542,10 @@ class Crowd:
         # A deleted entry's request is on its way all the same.
         figures.wrong += [f"{what}: {entry_id}" for what, entry_id in conn.execute(_SNAPSHOT.encode())]
         for n, service, in_flight, most, cap, is_paused, in_all, is_just_lowered in conn.execute(
-            _PASSED.encode(), (seen, MOST_IN_ALL)
+            _PASSED.encode(), (seen, self._most_in_all)
         ).fetchall():
             seen = n
-            if is_just_lowered and in_all <= MOST_IN_ALL:
+            if is_just_lowered and in_all <= self._most_in_all:
                 figures.just_lowered += 1
             else:
                 figures.wrong.append(
@@ -548,7 +584,10 @@ class Crowd:
 
             entries = {str(row["id"]): row for row in rows("select * from webhook_dlq where service <> 'old'")}
             deleted = {str(row["entry_id"]) for row in rows("select entry_id from watch.deleted")}
-            touched = {row["key"] for row in rows("select key from dlq.audit_log where object = 'public.webhook_dlq'")}
+            erased = {entry_id for entry_id, row in entries.items() if row["payload"] == {"erased": True}}
+            touched = erased | {
+                row["key"] for row in rows("select key from dlq.audit_log where object = 'public.webhook_dlq'")
+            }
             tried: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
             for row in rows("select * from dlq.delivery_attempts"):
                 tried[str(row["entry_id"])][row["attempt"]] = row
@@ -599,12 +638,13 @@ class Crowd:
             statuses = {call.status for call in heard if call.attempt == number}
             if outcome in ("delivered", "http_error") and attempt["status_code"] not in statuses:
                 wrong.append(f"{entry_id}: attempt {number} is {outcome} with {attempt['status_code']}, not {statuses}")
-            if outcome == "unanswered":
+            if outcome == "unanswered" and row["payload"] != {"erased": True}:
                 wrong.append(f"{entry_id}: attempt {number} is unanswered: {attempt['error']}")
         if row["status"] == "reprocessed" and not any(a["outcome"] == "delivered" for a in tried.values()):
             wrong.append(f"{entry_id} is reprocessed, and was never delivered")
         if row["status"] == "failed" and not is_touched:
-            if row["retry_count"] < 6 and tried[max(tried)]["status_code"] != 410:
+            is_gone = tried[max(tried)]["status_code"] == 410
+            if row["retry_count"] < 6 and not is_gone:
                 wrong.append(f"{entry_id} failed with {row['retry_count']} retries used up")
         self._judge_repeats(entry_id, heard, tried, is_touched)
 
