@@ -15,6 +15,11 @@ begin
       errcode = 'WD002', message = 'a payload is needed', detail = 'Nothing was changed.',
       hint = 'To give the entry up: select dlq.discard(id, reason).';
   end if;
+  if dlq._is_unwritable(amend.payload) then
+    raise exception using
+      errcode = 'WD002', message = 'the payload holds a number that no double holds, or is nested too deep',
+      detail = 'Nothing was changed.', hint = 'Give such a number as a string.';
+  end if;
   v_entry := dlq._lock_entry(amend.id);
   if v_entry.status not in ('pending', 'failed', 'discarded') or v_entry.duplicate_of is not null then
     return false;
@@ -33,4 +38,5 @@ $$;
 
 comment on function dlq.amend(uuid, jsonb, text) is
 $$Replaces the payload of an entry that is pending, failed or discarded, for a reason, and keeps the old one in dlq.amendments.
-False: it is being sent, was delivered, or is an echo. WD002: no payload, no reason, or no such entry.$$;
+False: it is being sent, was delivered, or is an echo. WD002: no payload or one that cannot be
+written out, no reason, or no such entry.$$;

@@ -152,6 +152,11 @@ def test_a_payload_is_not_amended_to_nothing(queue: Queue) -> None:
         queue.one("select dlq.amend(%s, null, 'x')", queue.store())
 
 
+def test_a_payload_is_not_amended_to_what_holds_up_the_engine(queue: Queue) -> None:
+    with pytest.raises(psycopg.Error, match="no double holds"):
+        queue.one("select dlq.amend(%s, '{\"n\": 1e131071}', 'x')", queue.store())
+
+
 # The right to be forgotten.
 
 

@@ -1,8 +1,9 @@
 """The queue as it is meant to be, in plain Python: what the server is compared with after every step.
 
-Times are seconds. There are two clocks, as in the queue: `now` is dlq._now(), by which it decides; `moment()` is the real
-clock, by which pg_net's times are compared. Where the queue may choose (the jitter, which of two equally overdue entries goes
-first, which of two requests with one body an echo belongs to), the model is told what it chose, and asserts that it might.
+Times are seconds. There are two clocks, as in the queue: `now` is dlq._now(), by which it decides; `moment()` is
+the real clock, by which pg_net's times are compared. Where the queue may choose (the jitter, which of two equally
+overdue entries goes first, which of two requests with one body an echo belongs to), the model is told what it
+chose, and asserts that it might.
 """
 
 from __future__ import annotations
@@ -182,8 +183,8 @@ class Circuit:
         return self.cap_changed_at is None or dispatched_at > self.cap_changed_at
 
     def hear(
-        self, well: int, sick: set[str], timeouts: int, asked: float | None, most: int | None, now: float, moment: float,
-        settings: Settings,
+        self, well: int, sick: set[str], timeouts: int, asked: float | None, most: int | None, now: float,
+        moment: float, settings: Settings,
     ) -> None:  # fmt: skip
         if well and well >= len(sick):
             self.suspects, self.failing_since = set(), None
@@ -252,22 +253,31 @@ class Model:
         self, new_id: str | None, returned: str | None, duplicate_of: str | None, *, service: str, body: str,
         key: str | None = None, names: str | None = None,
     ) -> None:  # fmt: skip
-        """A handler stores a failure. `new_id`, `duplicate_of`: the row that this made, if any; `names`: the entry that the headers name."""
+        """A handler stores a failure.
+
+        `new_id`, `duplicate_of`: the row that this made, if any; `names`: the entry that the headers name.
+        """
         if key is not None:
             for known, entry in self.entries.items():
                 if (entry.service, entry.key) == (service, key):
-                    assert (new_id, returned) == (None, known), "the same key again stores nothing, and returns the first id"
+                    assert (new_id, returned) == (None, known), (
+                        "the same key again stores nothing, and returns the first id"
+                    )
                     if names == known or known in self.in_flight:
                         self.echo(known)
                     return
         assert new_id is not None, "a webhook that comes in is kept"
 
         originals = self.originals(service, body, names)
-        assert (duplicate_of in originals) if originals else duplicate_of is None, "an echo is recognised, and nothing else is"
+        assert (duplicate_of in originals) if originals else duplicate_of is None, (
+            "an echo is recognised, and nothing else is"
+        )
         if duplicate_of is not None:
             assert returned in (None, duplicate_of)
             self.echo(duplicate_of)
-            self.entries[new_id] = Entry(service, body, status="discarded", settled_at=self.now, duplicate_of=duplicate_of)
+            self.entries[new_id] = Entry(
+                service, body, status="discarded", settled_at=self.now, duplicate_of=duplicate_of
+            )
             return
         assert returned in (None, new_id)
         wait = self.schedule(service)[0]
@@ -382,7 +392,9 @@ class Model:
         """Record how attempts ended, move their entries on, and let each service's circuit hear of it."""
         by_service: dict[str, list[tuple[Verdict, Request | None]]] = defaultdict(list)
         for verdict in verdicts:
-            by_service[self.entries[verdict.entry_id].service].append((verdict, self.in_flight.pop(verdict.entry_id, None)))
+            by_service[self.entries[verdict.entry_id].service].append(
+                (verdict, self.in_flight.pop(verdict.entry_id, None))
+            )
         for service, settled in by_service.items():
             for verdict, request in settled:
                 self.move(verdict, request)
@@ -445,7 +457,7 @@ class Model:
             self.circuits[service] = circuit
 
     def dispatch_due(self, sent: dict[str, int], not_sent: Collection[str]) -> tuple[int, int]:
-        """The engine has handed out `sent` (entry: request) and could not make `not_sent`: check that it might, and had to."""
+        """The engine has handed out `sent` (entry: request) and could not make `not_sent`: it might, and had to."""
         chosen = [*sent, *not_sent]
         assert not set(chosen) & set(self.in_flight), "no entry is in flight twice"
         room = max(0, self.settings.max_in_flight - len(self.in_flight))

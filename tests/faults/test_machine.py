@@ -1,7 +1,8 @@
 """The queue does what the model says, step by step, whatever befalls it: a state machine that hypothesis drives.
 
-The sender is played by hand, and so are crashes: the unlogged tables are emptied and request ids start again, which is what
-a crash leaves. `DLQCTL_FAULTS=long` runs thousands of examples instead of tens. A failure prints its steps as Python that runs.
+The sender is played by hand, and so are crashes: the unlogged tables are emptied and request ids start again,
+which is what a crash leaves. `DLQCTL_FAULTS=long` runs thousands of examples instead of tens. A failure prints its
+steps as Python that runs.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ select jsonb_build_object(
   'records', (select coalesce(jsonb_object_agg(e.id, coalesce(a.records, '{{}}')), '{{}}')
     from public.webhook_dlq as e
       left join (
-        select a.entry_id, jsonb_object_agg(a.attempt, jsonb_build_array(a.outcome, a.status_code, a.is_probe)) as records
+        select
+          a.entry_id,
+          jsonb_object_agg(a.attempt, jsonb_build_array(a.outcome, a.status_code, a.is_probe)) as records
         from dlq.delivery_attempts as a
         group by a.entry_id) as a on a.entry_id = e.id),
   'circuits', (select coalesce(jsonb_object_agg(s.service, jsonb_build_object(
@@ -98,8 +101,8 @@ class Server:
         )
         self.run("alter table net.http_request_queue drop constraint http_request_queue_pkey")  # pg_net's has none
         self.run(
-            "update dlq.settings set retry_schedule = %s::interval[], jitter = %s, max_unanswered = %s, max_in_flight = %s,"
-            " outage_patience = %s::interval",
+            "update dlq.settings set retry_schedule = %s::interval[], jitter = %s, max_unanswered = %s,"
+            " max_in_flight = %s, outage_patience = %s::interval",
             [f"{wait} s" for wait in own.schedule],
             own.jitter,
             own.max_unanswered,
@@ -117,8 +120,9 @@ class Server:
 
     def reset(self) -> None:
         self.run(
-            "truncate public.webhook_dlq, public.dlq_processing_log, dlq.delivery_attempts, dlq.in_flight, dlq.endpoints,"
-            " dlq.endpoint_state, dlq.pauses, net.http_request_queue, net._http_response restart identity"
+            "truncate public.webhook_dlq, public.dlq_processing_log, dlq.delivery_attempts, dlq.in_flight,"
+            " dlq.endpoints, dlq.endpoint_state, dlq.pauses, net.http_request_queue, net._http_response"
+            " restart identity"
         )
         self.set_clock(0)
         self.run("select setseed(0.5)")  # the same jitter whenever the same steps are replayed
@@ -171,7 +175,9 @@ class Server:
         self.run(
             "with sent as (delete from net.http_request_queue where id = %(id)s)"
             " insert into net._http_response (id, status_code, headers, error_msg, timed_out)"
-            " values (%(id)s, %(status)s, %(headers)s, %(error)s, %(error)s like 'Timeout%%')".replace("%(id)s", "%s", 1)
+            " values (%(id)s, %(status)s, %(headers)s, %(error)s, %(error)s like 'Timeout%%')".replace(
+                "%(id)s", "%s", 1
+            )
             .replace("%(id)s", "%s", 1)
             .replace("%(status)s", "%s")
             .replace("%(headers)s", "%s")
@@ -228,7 +234,8 @@ class Queue(RuleBasedStateMachine):
         url = "https://handler.example/" + ("{service}" if service == "*" else "hook")
         schedule = None if endpoint.schedule is None else [f"{wait} s" for wait in endpoint.schedule]
         self.server.run(
-            "select dlq.set_endpoint(%s, %s, max_in_flight => %s, enabled => %s, body => %s, retry_schedule => %s::interval[])",
+            "select dlq.set_endpoint(%s, %s, max_in_flight => %s, enabled => %s, body => %s,"
+            " retry_schedule => %s::interval[])",
             service,
             url,
             endpoint.max_in_flight,
@@ -276,7 +283,12 @@ class Queue(RuleBasedStateMachine):
         stored = [self._store(service, f"number {len(self.ids)}", insert=True) for _ in range(count)]
         return multiple(*(number for one in stored for number in one.values))
 
-    @rule(target=entries, entry=entries, key=st.sampled_from([None, "k"]), header=st.sampled_from(["Webhook-Id", "dlq-entry"]))
+    @rule(
+        target=entries,
+        entry=entries,
+        key=st.sampled_from([None, "k"]),
+        header=st.sampled_from(["Webhook-Id", "dlq-entry"]),
+    )
     def store_again_by_header(self, entry: int, key: str | None, header: str) -> MultipleResults[int]:
         known = self.model.entries[self.ids[entry]]
         return self._store(known.service, "another body", key or known.key, names=self.ids[entry], header=header)
@@ -368,7 +380,7 @@ class Queue(RuleBasedStateMachine):
         self._answer(self._nth(self.model.net.queue + self.model.net.taken, nth), how)
 
     @precondition(lambda self: self.model.net.queue)
-    @rule(services=st.sampled_from([*map(lambda s: [s], SERVICES), SERVICES]), how=st.sampled_from([*ANSWERS]))
+    @rule(services=st.sampled_from([*([s] for s in SERVICES), SERVICES]), how=st.sampled_from([*ANSWERS]))
     def answer_all(self, services: list[str], how: str) -> None:
         self._answer_all(how, services)
 
@@ -457,7 +469,9 @@ class Queue(RuleBasedStateMachine):
         raw=st.booleans(),
         schedule=st.sampled_from([None, (2 * MINUTE,), (MINUTE, 30 * MINUTE, 4 * MINUTE, MINUTE)]),
     )
-    def set_endpoint(self, service: str, most: int, enabled: bool, raw: bool, schedule: tuple[float, ...] | None) -> None:
+    def set_endpoint(
+        self, service: str, most: int, enabled: bool, raw: bool, schedule: tuple[float, ...] | None
+    ) -> None:
         self._set_endpoint(service, Endpoint(most, enabled, raw, schedule))
 
     @rule(service=st.sampled_from([*SERVICES, "*"]))
@@ -474,7 +488,8 @@ class Queue(RuleBasedStateMachine):
     def amend(self, entry: int, status: str, fresh: bool) -> None:
         entry_id = self.ids[entry]
         self.server.run(
-            "update public.webhook_dlq set status = %s, retry_count = case when %s then 0 else retry_count end where id = %s",
+            "update public.webhook_dlq set status = %s, retry_count = case when %s then 0 else retry_count end"
+            " where id = %s",
             status,
             fresh,
             entry_id,
@@ -484,7 +499,8 @@ class Queue(RuleBasedStateMachine):
     @rule(entry=entries)
     def make_due(self, entry: int) -> None:
         self.server.run(
-            "update public.webhook_dlq set next_retry_at = dlq._now() where status = 'pending' and id = %s", self.ids[entry]
+            "update public.webhook_dlq set next_retry_at = dlq._now() where status = 'pending' and id = %s",
+            self.ids[entry],
         )
         self.model.make_due(self.ids[entry])
 
@@ -586,7 +602,7 @@ class Queue(RuleBasedStateMachine):
             last = records[max(records, key=int)] if records else [None, None, False]
             if row["status"] == "reprocessed":
                 assert last[0] == "delivered"
-                assert 200 <= last[1] < 300
+                assert last[1] in range(200, 300)
             match entry.why_failed:
                 case "gone":
                     assert last[1] == 410
