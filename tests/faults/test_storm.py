@@ -80,7 +80,9 @@ def test_whatever_fails_each_webhook_ends_well_or_on_record_and_every_duplicate_
     if verdict.wrong:
         pytest.fail("\n".join(["", *verdict.wrong[:20], f"{len(verdict.wrong)} in all"]), pytrace=False)
     assert not [row for row in health if row[0] in ("answers", "overdue", "sender")], health
-    assert len(storm.faults) >= (200 if IS_LONG else form.faults // 4), storm.missed  # a slow machine has time for fewer
+    assert len(storm.faults) >= (200 if IS_LONG else form.faults // 4), (
+        storm.missed
+    )  # a slow machine has time for fewer
 
 
 # WAL segments are made when they are needed, so that a full disk is felt.
