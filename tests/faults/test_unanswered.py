@@ -8,6 +8,7 @@ or cut off, in tests/live/test_net_worker.py; strangers in pg_net's tables, in t
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 
@@ -17,6 +18,7 @@ import pytest
 from dlqctl.cluster import Cluster
 from dlqctl.migrate import migrate
 from tests.faults.conftest import Place, place
+from tests.migration.migrating import wait_for
 from tests.standby import standby_of
 
 
@@ -116,11 +118,20 @@ def test_ids_that_a_stranger_has_start_again_are_nobodys_answer(here: Place) -> 
 def test_a_wake_up_that_was_lost_behind_a_lock_is_repeated_by_the_next_pass(real: Place) -> None:
     real.gate.open()
     (entry_id,) = real.store(1)
-    with psycopg.connect(real.cluster.dsn()) as locker:
-        locker.execute("lock table net._http_response in access exclusive mode")
-        real.rows("select dlq.dispatch_due()")
-        time.sleep(1)  # it wakes up, finds the lock, and goes back to sleep
+    dsn = real.cluster.dsn()
+    with psycopg.connect(dsn) as locker, psycopg.connect(dsn) as engine:
+        engine.execute("select dlq.dispatch_due()")
+        lock = "lock table net._http_response, net.http_request_queue in access exclusive mode"
+        thread = threading.Thread(target=locker.execute, args=(lock,))
+        thread.start()
+        wait_for(
+            dsn, f"select 1 from pg_stat_activity where pid = {locker.info.backend_pid} and wait_event_type = 'Lock'"
+        )
+        engine.commit()  # pg_net wakes up, finds the lock, and goes back to sleep
+        thread.join(10)
+        time.sleep(1)
     time.sleep(1)
+    print(f"{real.one('select count(*) from net.http_request_queue')} of 1 wake-ups lost")
     real.clock.advance("6 minutes")
     assert real.health("answers") == "error"
     real.until_delivered()
