@@ -101,9 +101,12 @@ def main() -> None:
             setups = {"no trouble": calm, "one hangs": one, "one hangs, without the cure": replace(one, cure=False)}
             report(f"{sender}: a tenth endpoint hangs on every call", setups, args.seconds, args.runs)
         if "random" in parts:
-            random = replace(calm, trouble="random")
-            setups = {"no trouble": calm, "1 % hang": random, "1 % hang, without the cure": replace(random, cure=False)}
-            report(f"{sender}: 1 % of all calls hang", setups, args.seconds, args.runs)
+            for most in (20, 100) if sender == "net-worker" else (20,):
+                base = replace(calm, max_in_flight=most)
+                random = replace(base, trouble="random")
+                bare = replace(random, cure=False)
+                setups = {"no trouble": base, "1 % hang": random, "1 % hang, without the cure": bare}
+                report(f"{sender}: 1 % of all calls hang, max_in_flight {most}", setups, args.seconds, args.runs)
         if "settings" in parts and sender == "pg_net":
             for batch_size, most in ((20, 4), (200, 20), (1000, 111)):
                 base = replace(calm, batch_size=batch_size, max_in_flight=most)

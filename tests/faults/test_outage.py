@@ -47,10 +47,11 @@ def test_an_outage_of_six_hours_fails_no_webhook_and_moves_no_healthy_service(se
     result = simulate(outage)
 
     assert result.settled == {"reprocessed": outage.webhooks}
-    # What was sent until the circuit opened has used up a retry; nothing else has. Where few come, it takes two runs.
+    # What was sent until the circuit opened has used up retries; nothing else has. With few webhooks it opens in a
+    # later run, and some of them fail in both.
     assert max(result.retries) <= (1 if LONG else 2)
-    used = sum(retries * entries for retries, entries in result.retries.items())
-    assert result.attempts - result.probes == used <= 3 * outage.max_in_flight
+    used_up = sum(used * entries for used, entries in result.retries.items())
+    assert result.attempts - result.probes == used_up <= 3 * outage.max_in_flight
     assert 5 <= result.probes <= outage.hours * 60 / every
     # A probe at most 15 minutes after the downstream is well again, in the run that comes next.
     assert result.first_delivered <= (15 + every) * 60
