@@ -1,7 +1,7 @@
 -- Opens the row of a run. Refuses to run blind: if row level security applied to this function's owner, or the
 -- table were somebody else's, the queue would look empty and every run would be a success.
--- Runs that stopped reporting a minute ago are dead: they are closed as interrupted, by
--- one of those who begin: the others do not wait for it.
+-- Runs that stopped reporting a minute ago are dead: they are closed as interrupted by
+-- whoever begins first; the others do not wait for it.
 create or replace function dlq._begin_run()
 returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -19,11 +19,11 @@ begin
 
   update public.dlq_processing_log as l
   set status = 'interrupted'
-  where l.id in (
+  where l.id = any (array(
     select r.id
     from public.dlq_processing_log as r
     where r.status = 'running' and r.processed_at + coalesce(r.duration, '0') < clock_timestamp() - interval '1 minute'
-    for update skip locked);
+    for update skip locked));
 
   insert into public.dlq_processing_log (processed_at)
   values (clock_timestamp())

@@ -17,12 +17,13 @@ begin
     return;
   end if;
 
+  -- An array is looked up once. "in" would be, too, or once for each request: that is a matter of statistics.
   delete from dlq.in_flight as f
-  where f.entry_id in (
+  where f.entry_id = any (array(
     select o.entry_id
     from dlq.in_flight as o
     where not exists (select from public.webhook_dlq as e where e.id = o.entry_id)
-    for update skip locked);
+    for update skip locked));
 
   v_since := (select min(f.dispatched_at) from dlq.in_flight as f) - interval '5 minutes';
   if v_net_oid is not null and v_since is not null then
