@@ -543,6 +543,19 @@ class Model:
             entry.status, entry.next_retry_at, entry.settled_at = status, None, self.now
             entry.why_failed = "by hand" if status == "failed" else None
 
+    def say(self, entry_id: str, verb: str) -> bool:
+        """A person retries, redelivers or discards an entry; False: it is in no state for that."""
+        entry = self.entries[entry_id]
+        fits = {"retry": {"pending", "failed", "discarded"}, "redeliver": {"reprocessed"}, "discard": {"pending", "failed"}}
+        if entry.status not in fits[verb] or (verb == "retry" and entry.duplicate_of is not None):
+            return False
+        if verb == "discard":
+            entry.status, entry.next_retry_at, entry.settled_at, entry.why_failed = "discarded", None, self.now, None
+        else:
+            entry.retry_count = entry.unanswered_count = 0
+            self.wait(entry, Window(self.now, self.now))
+        return True
+
     def make_due(self, entry_id: str) -> None:
         entry = self.entries[entry_id]
         if entry.status == "pending":
