@@ -62,7 +62,7 @@ begin
     select
       array_agg(j.entry_id) as entry_ids,
       array_agg(j.outcome) as outcomes,
-      array_agg(j.status_code) as status_codes,
+      array_agg(case when j.outcome <> 'unanswered' then j.status_code end) as status_codes,
       array_agg(case j.outcome
         when 'unanswered' then 'the answer''s id is not unique: it may be somebody else''s'
         when 'echoed' then 'the handler stored this failure again'
