@@ -1,8 +1,9 @@
 """The queue as it is meant to be, in plain Python: what the server is compared with after every step.
 
-Times are seconds. There are two clocks, as in the queue: `now` is dlq._now(), by which it decides; `moment()` is the real
-clock, by which pg_net's times are compared. Where the queue may choose (the jitter, which of two equally overdue entries goes
-first, which of two requests with one body an echo belongs to), the model is told what it chose, and asserts that it might.
+Times are seconds. There are two clocks, as in the queue: `now` is dlq._now(), by which it decides; `moment()` is the
+real clock, by which pg_net's times are compared. Where the queue may choose (the jitter, which of two equally overdue
+entries goes first, which of two requests with one body an echo belongs to), the model is told what it chose, and
+asserts that it might.
 """
 
 from __future__ import annotations
@@ -182,9 +183,20 @@ class Circuit:
         return self.cap_changed_at is None or dispatched_at > self.cap_changed_at
 
     def hear(
-        self, well: int, sick: set[str], timeouts: int, asked: float | None, most: int | None, now: float, moment: float,
+        self,
+        well: int,
+        sick: set[str],
+        timeouts: int,
+        asked: float | None,
+        most: int | None,
+        now: float,
+        moment: float,
         settings: Settings,
-    ) -> None:  # fmt: skip
+    ) -> None:
+        """Move the cap by the answers of one pass: how many speak for the endpoint, whose entries' speak against it.
+
+        `most` is what the endpoint allows, None where there is none any more; `asked`, the longest Retry-After.
+        """
         if well and well >= len(sick):
             self.suspects, self.failing_since = set(), None
             if self.cap is not None:
@@ -249,25 +261,36 @@ class Model:
     # A webhook comes in.
 
     def store(
-        self, new_id: str | None, returned: str | None, duplicate_of: str | None, *, service: str, body: str,
-        key: str | None = None, names: str | None = None,
-    ) -> None:  # fmt: skip
-        """A handler stores a failure. `new_id`, `duplicate_of`: the row that this made, if any; `names`: the entry that the headers name."""
+        self,
+        new_id: str | None,
+        returned: str | None,
+        duplicate_of: str | None,
+        *,
+        service: str,
+        body: str,
+        key: str | None = None,
+        names: str | None = None,
+    ) -> None:
+        """A handler stores a failure, and `returned` is what it is told.
+
+        `new_id`, `duplicate_of`: the row that this made, if any; `names`: the entry that the headers name.
+        """
         if key is not None:
             for known, entry in self.entries.items():
                 if (entry.service, entry.key) == (service, key):
-                    assert (new_id, returned) == (None, known), "the same key again stores nothing, and returns the first id"
+                    assert (new_id, returned) == (None, known), "a key again stores nothing"
                     if names == known or known in self.in_flight:
                         self.echo(known)
                     return
         assert new_id is not None, "a webhook that comes in is kept"
 
         originals = self.originals(service, body, names)
-        assert (duplicate_of in originals) if originals else duplicate_of is None, "an echo is recognised, and nothing else is"
+        assert (duplicate_of in originals) if originals else duplicate_of is None, "echoes are recognised, alone"
         if duplicate_of is not None:
             assert returned in (None, duplicate_of)
             self.echo(duplicate_of)
-            self.entries[new_id] = Entry(service, body, status="discarded", settled_at=self.now, duplicate_of=duplicate_of)
+            echo = Entry(service, body, status="discarded", settled_at=self.now, duplicate_of=duplicate_of)
+            self.entries[new_id] = echo
             return
         assert returned in (None, new_id)
         wait = self.schedule(service)[0]
@@ -382,7 +405,8 @@ class Model:
         """Record how attempts ended, move their entries on, and let each service's circuit hear of it."""
         by_service: dict[str, list[tuple[Verdict, Request | None]]] = defaultdict(list)
         for verdict in verdicts:
-            by_service[self.entries[verdict.entry_id].service].append((verdict, self.in_flight.pop(verdict.entry_id, None)))
+            request = self.in_flight.pop(verdict.entry_id, None)
+            by_service[self.entries[verdict.entry_id].service].append((verdict, request))
         for service, settled in by_service.items():
             for verdict, request in settled:
                 self.move(verdict, request)
@@ -445,7 +469,7 @@ class Model:
             self.circuits[service] = circuit
 
     def dispatch_due(self, sent: dict[str, int], not_sent: Collection[str]) -> tuple[int, int]:
-        """The engine has handed out `sent` (entry: request) and could not make `not_sent`: check that it might, and had to."""
+        """The engine sent `sent` (entry: request) and could not make `not_sent`: check that it might, and had to."""
         chosen = [*sent, *not_sent]
         assert not set(chosen) & set(self.in_flight), "no entry is in flight twice"
         room = max(0, self.settings.max_in_flight - len(self.in_flight))
@@ -485,9 +509,15 @@ class Model:
             entry.attempt_count += 1
             is_probe = entry.service in self.circuits and self.circuits[entry.service].is_open
             self.in_flight[entry_id] = Request(
-                request_id, entry.service, entry.body, entry.attempt_count, self.moment(), route.timeout,
-                self.net.generation, is_probe,
-            )  # fmt: skip
+                request_id,
+                entry.service,
+                entry.body,
+                entry.attempt_count,
+                self.moment(),
+                route.timeout,
+                self.net.generation,
+                is_probe,
+            )
             self.net.queue.append(request_id)
         return len(sent), len(not_sent)
 
@@ -546,8 +576,8 @@ class Model:
     def say(self, entry_id: str, verb: str) -> bool:
         """A person retries, redelivers or discards an entry; False: it is in no state for that."""
         entry = self.entries[entry_id]
-        fits = {"retry": {"pending", "failed", "discarded"}, "redeliver": {"reprocessed"}, "discard": {"pending", "failed"}}
-        if entry.status not in fits[verb] or (verb == "retry" and entry.duplicate_of is not None):
+        fits = {"retry": "pending failed discarded", "redeliver": "reprocessed", "discard": "pending failed"}
+        if entry.status not in fits[verb].split() or (verb == "retry" and entry.duplicate_of is not None):
             return False
         if verb == "discard":
             entry.status, entry.next_retry_at, entry.settled_at, entry.why_failed = "discarded", None, self.now, None
