@@ -590,6 +590,3 @@ class Model:
         entry = self.entries[entry_id]
         if entry.status == "pending":
             entry.next_retry_at = Window(self.now, self.now)
-
-    def delete(self, entry_id: str) -> None:
-        del self.entries[entry_id]
