@@ -361,7 +361,7 @@ class Model:
                 if entry_id in self.entries:
                     verdicts[request.id].append(verdict or Verdict(entry_id, "unanswered"))
         if is_unreadable:
-            for group in verdicts.values():
+            for _, group in sorted(verdicts.items()):
                 self.settle(group)
         else:
             self.settle([verdict for group in verdicts.values() for verdict in group])
