@@ -1,11 +1,12 @@
--- Reads the answers to requests in flight and settles them: all of them, or those to one entry.
--- The set-based half of collect_responses(), which redoes it entry by entry when an answer cannot be read.
+-- Reads the answers to requests in flight and settles them: all of them, or those with one id.
+-- The set-based half of collect_responses(), which redoes it id by id when an answer cannot be read. Not entry by entry: of two
+-- that have one id the second would be alone, and be believed.
 -- An answer is believed only for a request in flight with its id, in the same net._http_response, and not created
 -- long before the request. An id that was handed out twice or answered twice makes its attempts unanswered.
 -- v_since: created is the start of the sender's transaction and can precede the dispatch, hence the slack; without
 -- a bound on the indexed column every pass would join all stored responses.
 create or replace function dlq._read_answers(
-  entry_id uuid,
+  request_id bigint,
   out delivered integer,
   out failed integer,
   out unanswered integer
@@ -31,13 +32,13 @@ begin
     from dlq.in_flight as f
       join recent as r on r.id = f.request_id and r.created >= f.dispatched_at - interval '5 minutes'
     where f.net_oid = v_net_oid
+      and (_read_answers.request_id is null or f.request_id = _read_answers.request_id)
   ),
   locked as (
     select a.*, f.echoed
     from answers as a
       join dlq.in_flight as f on f.entry_id = a.entry_id
     where a.nth = 1
-      and (_read_answers.entry_id is null or a.entry_id = _read_answers.entry_id)
     for update of f skip locked
   ),
   judged as (
@@ -62,7 +63,7 @@ begin
     select
       array_agg(j.entry_id) as entry_ids,
       array_agg(j.outcome) as outcomes,
-      array_agg(j.status_code) as status_codes,
+      array_agg(case when j.outcome <> 'unanswered' then j.status_code end) as status_codes,
       array_agg(case j.outcome
         when 'unanswered' then 'the answer''s id is not unique: it may be somebody else''s'
         when 'echoed' then 'the handler stored this failure again'
@@ -79,5 +80,5 @@ begin
 end
 $$;
 
-comment on function dlq._read_answers(uuid) is
-'Settles the attempts that have an answer: those of one entry, or all if null. Raises if an answer cannot be read.';
+comment on function dlq._read_answers(bigint) is
+'Settles the attempts that have an answer: those of one request id, or all if null. Raises if an answer cannot be read.';

@@ -118,6 +118,25 @@ def test_an_answer_that_cannot_be_read_does_not_stop_the_others(queue: Queue) ->
     assert "22021" in attempt["error"]
 
 
+def test_an_id_that_was_handed_out_twice_is_believed_for_neither_beside_an_answer_that_cannot_be_read(
+    queue: Queue,
+) -> None:
+    first, second, bad = queue.store(payload=1), queue.store(payload=2), queue.store(payload=3)
+    queue.send(first)
+    queue.conn.execute("select setval(pg_get_serial_sequence('net.http_request_queue', 'id'), 1, false)")
+    queue.conn.execute("alter table net.http_request_queue drop constraint http_request_queue_pkey")  # pg_net has none
+    queue.send(second)
+    queue.send(bad)
+    queue.answer(first, 200)
+    queue.answer(bad, 200)
+    queue.conn.execute(
+        "update net._http_response set headers = '[]' where id ="
+        " (select request_id from dlq.in_flight where entry_id = %s)",
+        (bad,),
+    )
+    assert queue.collect() == (0, 0, 3)
+
+
 def test_an_answer_whose_bytes_are_not_utf8_is_kept_as_text_that_everybody_can_read(queue: Queue) -> None:
     entry_id = queue.store()
     queue.send(entry_id)

@@ -1,9 +1,9 @@
 """The queue as it is meant to be, in plain Python: what the server is compared with after every step.
 
-Times are seconds. There are two clocks, as in the queue: `now` is dlq._now(), by which it decides; `moment()` is
-the real clock, by which pg_net's times are compared. Where the queue may choose (the jitter, which of two equally
-overdue entries goes first, which of two requests with one body an echo belongs to), the model is told what it
-chose, and asserts that it might.
+Times are seconds. There are two clocks, as in the queue: `now` is dlq._now(), by which it decides; `moment()` is the
+real clock, by which pg_net's times are compared. Where the queue may choose (the jitter, which of two equally overdue
+entries goes first, which of two requests with one body an echo belongs to), the model is told what it chose, and
+asserts that it might.
 """
 
 from __future__ import annotations
@@ -183,9 +183,20 @@ class Circuit:
         return self.cap_changed_at is None or dispatched_at > self.cap_changed_at
 
     def hear(
-        self, well: int, sick: set[str], timeouts: int, asked: float | None, most: int | None, now: float,
-        moment: float, settings: Settings,
-    ) -> None:  # fmt: skip
+        self,
+        well: int,
+        sick: set[str],
+        timeouts: int,
+        asked: float | None,
+        most: int | None,
+        now: float,
+        moment: float,
+        settings: Settings,
+    ) -> None:
+        """Move the cap by the answers of one pass: how many speak for the endpoint, whose entries' speak against it.
+
+        `most` is what the endpoint allows, None where there is none any more; `asked`, the longest Retry-After.
+        """
         if well and well >= len(sick):
             self.suspects, self.failing_since = set(), None
             if self.cap is not None:
@@ -250,34 +261,36 @@ class Model:
     # A webhook comes in.
 
     def store(
-        self, new_id: str | None, returned: str | None, duplicate_of: str | None, *, service: str, body: str,
-        key: str | None = None, names: str | None = None,
-    ) -> None:  # fmt: skip
-        """A handler stores a failure.
+        self,
+        new_id: str | None,
+        returned: str | None,
+        duplicate_of: str | None,
+        *,
+        service: str,
+        body: str,
+        key: str | None = None,
+        names: str | None = None,
+    ) -> None:
+        """A handler stores a failure, and `returned` is what it is told.
 
         `new_id`, `duplicate_of`: the row that this made, if any; `names`: the entry that the headers name.
         """
         if key is not None:
             for known, entry in self.entries.items():
                 if (entry.service, entry.key) == (service, key):
-                    assert (new_id, returned) == (None, known), (
-                        "the same key again stores nothing, and returns the first id"
-                    )
+                    assert (new_id, returned) == (None, known), "a key again stores nothing"
                     if names == known or known in self.in_flight:
                         self.echo(known)
                     return
         assert new_id is not None, "a webhook that comes in is kept"
 
         originals = self.originals(service, body, names)
-        assert (duplicate_of in originals) if originals else duplicate_of is None, (
-            "an echo is recognised, and nothing else is"
-        )
+        assert (duplicate_of in originals) if originals else duplicate_of is None, "echoes are recognised, alone"
         if duplicate_of is not None:
             assert returned in (None, duplicate_of)
             self.echo(duplicate_of)
-            self.entries[new_id] = Entry(
-                service, body, status="discarded", settled_at=self.now, duplicate_of=duplicate_of
-            )
+            echo = Entry(service, body, status="discarded", settled_at=self.now, duplicate_of=duplicate_of)
+            self.entries[new_id] = echo
             return
         assert returned in (None, new_id)
         wait = self.schedule(service)[0]
@@ -348,7 +361,7 @@ class Model:
                 if entry_id in self.entries:
                     verdicts[request.id].append(verdict or Verdict(entry_id, "unanswered"))
         if is_unreadable:
-            for group in verdicts.values():
+            for _, group in sorted(verdicts.items()):
                 self.settle(group)
         else:
             self.settle([verdict for group in verdicts.values() for verdict in group])
@@ -369,7 +382,7 @@ class Model:
     def judge(self, entry_id: str, request: Request, answers: list[Answer]) -> Verdict | None:
         """How the attempt ended, by its answer; None if that cannot be read."""
         twins = sum(
-            other.id == request.id and other.generation == self.net.generation and bool(self.answers_to(other))
+            other.id == request.id and other.generation == request.generation and bool(self.answers_to(other))
             for other in self.in_flight.values()
         )
         if len(answers) > 1 or twins > 1 or request.id in self.net.queue:
@@ -392,9 +405,8 @@ class Model:
         """Record how attempts ended, move their entries on, and let each service's circuit hear of it."""
         by_service: dict[str, list[tuple[Verdict, Request | None]]] = defaultdict(list)
         for verdict in verdicts:
-            by_service[self.entries[verdict.entry_id].service].append(
-                (verdict, self.in_flight.pop(verdict.entry_id, None))
-            )
+            request = self.in_flight.pop(verdict.entry_id, None)
+            by_service[self.entries[verdict.entry_id].service].append((verdict, request))
         for service, settled in by_service.items():
             for verdict, request in settled:
                 self.move(verdict, request)
@@ -457,7 +469,7 @@ class Model:
             self.circuits[service] = circuit
 
     def dispatch_due(self, sent: dict[str, int], not_sent: Collection[str]) -> tuple[int, int]:
-        """The engine has handed out `sent` (entry: request) and could not make `not_sent`: it might, and had to."""
+        """The engine sent `sent` (entry: request) and could not make `not_sent`: check that it might, and had to."""
         chosen = [*sent, *not_sent]
         assert not set(chosen) & set(self.in_flight), "no entry is in flight twice"
         room = max(0, self.settings.max_in_flight - len(self.in_flight))
@@ -469,9 +481,10 @@ class Model:
         busy = callable_now | {request.service for request in self.in_flight.values()}
         even = max(1, self.settings.max_in_flight // (1 + len(busy)))  # one share is for whoever comes next
         free = {
-            service: min(self.slots(service), even) - self.in_flight_of(service) for service in waiting
+            service: min(self.slots(service), even) - self.in_flight_of(service)
+            for service in waiting
             if service in callable_now
-        }  # fmt: skip
+        }
         waiting = {service: due for service, due in waiting.items() if free.get(service, 0) > 0}
         due = {service: [i for i in ids if i not in self.in_flight] for service, ids in waiting.items()}
         share = max(1, room // max(1, len(waiting)))
@@ -482,9 +495,7 @@ class Model:
             assert entry_id in due.get(service, ()), "sent is what is due, of services that may be called"
             count[service] += 1
         assert all(count[service] <= quota[service] for service in quota), "caps hold"
-        assert len(chosen) == min(room, sum(quota.values())), (
-            f"what may be sent is sent: {len(chosen)} of {quota}, room {room}, even {even}"
-        )
+        assert len(chosen) == min(room, sum(quota.values())), "what may be sent is sent"
         fullest = max(count.values(), default=0)
         for service, ids in due.items():
             assert count[service] >= min(quota[service], fullest - 1), "one of each service in turn"
@@ -507,9 +518,15 @@ class Model:
             # A stranger has set the ids back: what is answered already is somebody else's, and this one counts as lost.
             is_answered = any(a.id == request_id and a.created >= self.moment() - 5 * MINUTE for a in self.net.answers)
             self.in_flight[entry_id] = Request(
-                request_id, entry.service, entry.body, entry.attempt_count, self.moment(), route.timeout,
-                None if is_answered else self.net.generation, is_probe,
-            )  # fmt: skip
+                request_id,
+                entry.service,
+                entry.body,
+                entry.attempt_count,
+                self.moment(),
+                route.timeout,
+                None if is_answered else self.net.generation,
+                is_probe,
+            )
             self.net.queue.append(request_id)
         return len(sent), len(not_sent)
 
@@ -565,10 +582,20 @@ class Model:
             entry.status, entry.next_retry_at, entry.settled_at = status, None, self.now
             entry.why_failed = "by hand" if status == "failed" else None
 
+    def say(self, entry_id: str, verb: str) -> bool:
+        """A person retries, redelivers or discards an entry; False: it is in no state for that."""
+        entry = self.entries[entry_id]
+        fits = {"retry": "pending failed discarded", "redeliver": "reprocessed", "discard": "pending failed"}
+        if entry.status not in fits[verb].split() or (verb == "retry" and entry.duplicate_of is not None):
+            return False
+        if verb == "discard":
+            entry.status, entry.next_retry_at, entry.settled_at, entry.why_failed = "discarded", None, self.now, None
+        else:
+            entry.retry_count = entry.unanswered_count = 0
+            self.wait(entry, Window(self.now, self.now))
+        return True
+
     def make_due(self, entry_id: str) -> None:
         entry = self.entries[entry_id]
         if entry.status == "pending":
             entry.next_retry_at = Window(self.now, self.now)
-
-    def delete(self, entry_id: str) -> None:
-        del self.entries[entry_id]
