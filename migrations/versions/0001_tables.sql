@@ -16,6 +16,7 @@ create table public.webhook_dlq (
   next_retry_at timestamptz,
   last_retry_at timestamptz,
   settled_at timestamptz,
+  erased_at timestamptz,
   retry_count integer not null default 0,
   unanswered_count integer not null default 0,
   attempt_count integer not null default 0,
@@ -35,7 +36,8 @@ create table public.webhook_dlq (
   constraint settled_has_a_time check ((status in ('reprocessed', 'failed', 'discarded')) = (settled_at is not null)),
   constraint counts_are_not_negative check (retry_count >= 0 and unanswered_count >= 0 and attempt_count >= 0),
   constraint there_is_a_body check (payload is not null or raw_body is not null),
-  constraint headers_are_an_object check (jsonb_typeof(headers) = 'object')
+  constraint headers_are_an_object check (jsonb_typeof(headers) = 'object'),
+  constraint what_is_erased_is_not_sent check (erased_at is null or settled_at is not null)
 );
 alter table public.webhook_dlq enable row level security;
 
@@ -65,6 +67,7 @@ comment on column public.webhook_dlq.updated_at is 'When anything in this row la
 comment on column public.webhook_dlq.next_retry_at is 'Not sent before this time. Null unless pending.';
 comment on column public.webhook_dlq.last_retry_at is 'When it was last handed to the sender.';
 comment on column public.webhook_dlq.settled_at is 'When it became reprocessed, failed or discarded. Null before.';
+comment on column public.webhook_dlq.erased_at is 'When dlq.erase() took its body out: it cannot be sent any more. Null otherwise.';
 comment on column public.webhook_dlq.retry_count is 'Retries used up: attempts that failed. An attempt without an answer uses up none.';
 comment on column public.webhook_dlq.unanswered_count is 'Attempts of which nobody knows the outcome.';
 comment on column public.webhook_dlq.attempt_count is 'Attempts ever made. Never reset.';

@@ -13,7 +13,7 @@ grant select, update on dlq.settings to dlq_admin;
 
 grant select
   (id, service, status, retry_count, attempt_count, unanswered_count, created_at, next_retry_at, last_retry_at,
-   settled_at, updated_at, duplicate_of, correlation_id)
+   settled_at, erased_at, updated_at, duplicate_of, correlation_id)
   on public.webhook_dlq to dlq_reader;
 grant select on public.dlq_processing_log, dlq.pauses, dlq.endpoint_state, dlq.net_workers, dlq.maintenance_log, dlq.settings to dlq_reader;
 grant select  -- without the digest: it would tell whether a payload is the one that somebody guesses

@@ -171,7 +171,7 @@ after update or delete on public.webhook_dlq
 for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
 execute function dlq._audit_change(
   'id', 'service', 'status', 'retry_count', 'attempt_count', 'unanswered_count', 'created_at', 'next_retry_at',
-  'last_retry_at', 'settled_at', 'duplicate_of', 'correlation_id');
+  'last_retry_at', 'settled_at', 'erased_at', 'duplicate_of', 'correlation_id');
 alter table public.webhook_dlq enable always trigger audit;
 comment on trigger audit on public.webhook_dlq is 'Records who changes or deletes an entry.';
 

@@ -6,6 +6,9 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
   new.updated_at := dlq._now();
+  if old.erased_at is not null and new.status in ('pending', 'processing') then
+    new.status := old.status;  -- there is nothing left to send, and the others of the statement are
+  end if;
   if new.status = 'pending' then
     new.settled_at := null;
     new.next_retry_at := coalesce(new.next_retry_at, dlq._now());

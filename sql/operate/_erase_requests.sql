@@ -1,5 +1,5 @@
 -- The part of dlq.erase() that is in the sender's tables: requests that wait are taken back, answers emptied, as far as dlq_owner may.
--- A request that the sender has taken is locked, and goes out. What is in flight ends as unanswered, so that no answer comes
+-- A request that the sender has taken goes out. What is in flight ends as unanswered, so that no answer comes
 -- in later and is kept.
 create or replace function dlq._erase_requests(entry_ids uuid[], pattern text)
 returns jsonb

@@ -64,6 +64,7 @@ begin
     error_message = null,
     idempotency_key = null,
     correlation_id = null,
+    erased_at = coalesce(e.erased_at, dlq._now()),
     status = case when e.status in ('pending', 'processing') then 'discarded' else e.status end,
     next_retry_at = null,
     settled_at = coalesce(e.settled_at, dlq._now()),

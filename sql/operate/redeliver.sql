@@ -9,7 +9,7 @@ declare
 begin
   perform dlq._check_reason(redeliver.reason, format('select dlq.redeliver(%L, ''the handler lost it'')', redeliver.id));
   v_entry := dlq._lock_entry(redeliver.id);
-  if v_entry.status <> 'reprocessed' then
+  if v_entry.status <> 'reprocessed' or v_entry.erased_at is not null then
     return false;
   end if;
   perform dlq._move_entry(v_entry, 'pending', 'redeliver', redeliver.reason);
@@ -18,5 +18,5 @@ end
 $$;
 
 comment on function dlq.redeliver(uuid, text) is
-$$Makes an entry that was delivered due now, with a fresh schedule, for a reason. False: it was not delivered. WD002: no reason, or
+$$Makes an entry that was delivered due now, with a fresh schedule, for a reason. False: it was not delivered, or is erased. WD002: no reason, or
 no such entry.$$;

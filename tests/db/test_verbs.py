@@ -207,6 +207,21 @@ def test_erase_finds_a_number_wherever_it_is_and_keeps_what_happened(queue: Queu
     assert queue.one("select dlq.erase(%s, 'again')", NUMBER)["entries"] == 0
 
 
+@pytest.mark.parametrize("status", ["pending", "failed", "reprocessed", "discarded"])
+def test_what_is_erased_is_never_sent(queue: Queue, status: str) -> None:
+    entry_id, other = in_state(queue, status), in_state(queue, "failed")
+    queue.conn.execute("update webhook_dlq set phone_number = %s where id = %s", (NUMBER, entry_id))
+    queue.conn.execute("select dlq.erase(%s, 'x')", (NUMBER,))
+    for verb in ("retry", "redeliver", "amend"):
+        assert do(queue, verb, entry_id) is False
+    queue.conn.execute("update webhook_dlq set status = 'pending' where status <> 'processing'")
+    assert queue.entry(entry_id)["status"] == ("discarded" if status == "pending" else status)
+    assert queue.entry(other)["status"] == "pending"
+    queue.make_due()
+    queue.dispatch()
+    assert queue.one("select count(*) from net.http_request_queue where convert_from(body, 'UTF8') ~ 'erased'") == 0
+
+
 def test_an_answer_that_comes_after_the_erasure_is_not_kept(queue: Queue) -> None:
     entry_id = queue.store(payload={"from": "15550100123"})
     request_id = queue.send(entry_id)

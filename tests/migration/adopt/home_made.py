@@ -42,7 +42,7 @@ PROCESSOR = """
       loop
         perform net.http_post(
           url := '{url}' || v_entry.service, body := v_entry.payload,
-          headers := jsonb_build_object('Content-Type', 'application/json', 'webhook-id', v_entry.id));
+          headers := jsonb_build_object('Content-Type', 'application/json', 'dlq-entry', v_entry.id));
         update webhook_dlq set status = 'reprocessed', updated_at = now() where id = v_entry.id;
         v_count := v_count + 1;
       end loop;
