@@ -59,9 +59,8 @@ begin
       end if;
     else
       at := v_entry.next_retry_at;
-      detail := format('it is %s, as try %s of %s, unless something below stands in its way',
-        case when v_entry.next_retry_at <= v_settings.now then 'due: the next run sends it' else 'sent when its time has come' end,
-        v_entry.retry_count + 1, v_retries);
+      detail := format('try %s of %s: due %s', v_entry.retry_count + 1, v_retries,
+        case when v_entry.next_retry_at <= v_settings.now then 'since then' else 'then' end);
       remediation := case when v_entry.next_retry_at > v_settings.now then
         format('to send it now: dlqctl retry %s --reason WHY', v_entry.id) end;
   end case;

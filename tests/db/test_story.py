@@ -58,7 +58,11 @@ def test_a_story_tells_each_attempt_and_each_act_in_order(queue: Queue) -> None:
 
 @pytest.mark.parametrize(
     ("status_code", "answer", "words"),
-    [(200, {}, "delivered, HTTP 200"), (302, {}, "redirected, HTTP 302"), (200, {"headers": {"Location": "/"}}, "redir")],
+    [
+        (200, {}, "delivered, HTTP 200"),
+        (302, {}, "redirected, HTTP 302"),
+        (200, {"headers": {"Location": "/"}}, "redir"),
+    ],
 )
 def test_an_answer_is_told_for_what_it_is(queue: Queue, status_code: int, answer: dict[str, Any], words: str) -> None:
     entry_id = queue.store()
@@ -145,7 +149,11 @@ def test_nobody_has_that_entry(queue: Queue) -> None:
 
 
 def test_the_beginning_of_an_id_is_enough_if_it_is_the_only_one(queue: Queue) -> None:
-    ids = ["01a20d9a-eaa1-7f5c-b53d-60912fff3cfe", "01a20d9a-eaa1-7f5c-b53d-60912fff3cff", "01a20d9b-0000-7000-8000-000000000000"]
+    ids = [
+        "01a20d9a-eaa1-7f5c-b53d-60912fff3cfe",
+        "01a20d9a-eaa1-7f5c-b53d-60912fff3cff",
+        "01a20d9b-0000-7000-8000-000000000000",
+    ]
     for entry_id in ids:
         queue.conn.execute("insert into webhook_dlq (id, service, payload) values (%s, 'shop', '1')", (entry_id,))
     for prefix in ("01a20d9b", "01A20D9B-0", ids[2], ids[2].replace("-", "")):

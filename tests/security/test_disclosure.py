@@ -86,7 +86,14 @@ def relations(house: House) -> dict[str, list[str]]:
 # What is told of the entry that is there; calls() asks for one that is not.
 OF_THE_ENTRY = [
     f"select t.* from dlq.entries as e, dlq.{call} as t"
-    for call in ("story(e.id)", "story(e.id, true)", "what_next(e.id)", "_words_of(e.id)", "_words_of(e.id, 0)", "_acts_on(e.id)")
+    for call in (
+        "story(e.id)",
+        "story(e.id, true)",
+        "what_next(e.id)",
+        "_words_of(e.id)",
+        "_words_of(e.id, 0)",
+        "_acts_on(e.id)",
+    )
 ]
 
 
