@@ -353,8 +353,9 @@ def test_each_role_may_what_it_may(box: Sandbox, conn: psycopg.Connection, role:
 
 def test_whoever_has_seen_enough_closes_the_pipe(box: Sandbox, conn: psycopg.Connection) -> None:
     conn.execute("insert into webhook_dlq (service, payload) select 's', '1' from generate_series(1, 5000)")
+    reader = box.cluster.dsn(user="as_dlq_reader")
     for words in ("list --limit 5000", "health --watch --interval 0.1"):
-        command = f"{sys.executable} -m dlqctl {words} | head -n 2; exit ${{PIPESTATUS[0]}}"
+        command = f"{sys.executable} -m dlqctl --dsn '{reader}' {words} | head -n 2; exit ${{PIPESTATUS[0]}}"
         done = subprocess.run(
             ["bash", "-c", command], env=command_env(box), capture_output=True, text=True, check=False, timeout=60
         )
