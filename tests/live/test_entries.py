@@ -418,10 +418,12 @@ def test_watch_fits_a_small_terminal_and_one_without_colour(box: Sandbox, conn: 
     for n in range(30):
         store(conn, service=f"s{n}")
     with terminal(("health", "--watch", "--interval", "0.2"), command_env(box), columns=40, lines=12) as shown:
-        shown.wait_for("30 pending")
+        first = shown.shown[: shown.wait_for(r"and \d+ more")]
         shown.type("\x03")
         assert shown.end() == 0
-    assert max(map(len, shown.shown.splitlines())) <= 40
+    assert "30 pending" in first
+    assert max(map(len, first.splitlines())) <= 40
+    assert len(first.splitlines()) <= 12
     with terminal(("health", "--watch", "--interval", "0.2"), command_env(box), no_color=True) as shown:
         shown.wait_for("30 pending")
         shown.type("\x03")
