@@ -40,11 +40,11 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], output_for
     """Print rows as a table, as a JSON array of objects, or as CSV with a header."""
     rows = list(rows)
     if output_format == "json":
-        click.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], default=_text, indent=2))
+        click.echo(as_json([dict(zip(columns, row, strict=True)) for row in rows]))
     elif output_format == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([[_text(value) for value in row] for row in rows])
+        writer.writerows([[text(value) for value in row] for row in rows])
     elif sys.stdout.isatty():
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
@@ -55,13 +55,18 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], output_for
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(printable(_text(value))) for value in row))
+            table.add_row(*(Text(printable(text(value))) for value in row))
         Console(highlight=False).print(table)
     else:
-        cells = [list(columns), *([printable(_text(value)) for value in row] for row in rows)]
+        cells = [list(columns), *([printable(text(value)) for value in row] for row in rows)]
         widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
         for row in cells:
             click.echo("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
+
+
+def as_json(value: Any) -> str:
+    """JSON for programs: times and ids as text."""
+    return json.dumps(value, default=text, indent=2)
 
 
 def print_checks(rows: Iterable[Sequence[Any]], output_format: str) -> None:
@@ -75,9 +80,9 @@ def print_checks(rows: Iterable[Sequence[Any]], output_format: str) -> None:
     in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     for name, level, detail, remediation in rows:
         shown = click.style(f"{level:<9}", fg=_COLOURS[level]) if in_colour else f"{level:<9}"
-        lines = _wrap(str(detail), width - indent) + [
+        lines = wrap(str(detail), width - indent) + [
             ("-> " if first else "   ") + line
-            for first, line in _first(_wrap(remediation, width - indent - 3) if remediation else [])
+            for first, line in _first(wrap(remediation, width - indent - 3) if remediation else [])
         ]
         click.echo(f"{shown}{printable(name):<{indent - 9}}{lines[0]}")
         for line in lines[1:]:
@@ -88,14 +93,15 @@ def _first(lines: list[str]) -> list[tuple[bool, str]]:
     return [(number == 0, line) for number, line in enumerate(lines)]
 
 
-def _wrap(text: str, width: int) -> list[str]:
+def wrap(text: str, width: int) -> list[str]:
     """Wrap at blanks only: what is to be typed must survive being copied."""
     return textwrap.wrap(
         printable(re.sub(r"[\t\r\n]+", " ", text)), width, break_long_words=False, break_on_hyphens=False
     ) or [""]
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A value as people read it: nothing for None, times to the second."""
     if value is None:
         return ""
     if isinstance(value, datetime):

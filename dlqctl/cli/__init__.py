@@ -1,6 +1,7 @@
 """The command line. Each command loads what it needs, so that `dlqctl --help` is quick."""
 
 from dlqctl.cli.endpoints import endpoints
+from dlqctl.cli.entries import amend, discard, erase, list_entries, redeliver, retry, show
 from dlqctl.cli.install import adopt, export, migrate, uninstall
 from dlqctl.cli.look import health, verify_cron, verify_signatures
 from dlqctl.cli.operate import maintain, pause, process, resume
@@ -10,7 +11,8 @@ from dlqctl.cli.secrets import secrets
 
 # In the order in which a person meets them.
 for _command in (
-    migrate, adopt, verify_cron, health, process, maintain, pause, resume, endpoints, verify_signatures, secrets,
+    migrate, adopt, verify_cron, health, list_entries, show, retry, redeliver, discard, amend, erase,
+    process, maintain, pause, resume, endpoints, verify_signatures, secrets,
     net_worker, uninstall, export, sandbox, demo,
 ):  # fmt: skip
     cli.add_command(_command)

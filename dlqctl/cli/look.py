@@ -24,10 +24,23 @@ def verify_cron(dsn: str | None, cron_dsn: str | None, output_format: str) -> No
 
 
 @click.command()
+@click.option("--watch", "watching", is_flag=True, help="Look again and again, until Ctrl-C; then exit 0.")
+@click.option(
+    "--interval", type=click.FloatRange(0.1), metavar="SECONDS", help="With --watch: 2 on a terminal, else 5."
+)
 @output_format
 @database
-def health(dsn: str | None, output_format: str) -> None:
+def health(dsn: str | None, watching: bool, interval: float | None, output_format: str) -> None:
     """How the queue is, one line a check. Exit 1 if anything is wrong."""
+    if watching:
+        if output_format != "table":
+            raise click.UsageError("--watch is for people: it takes no --format")
+        from dlqctl.watch import watch
+
+        watch(dsn, interval)
+        return
+    if interval is not None:
+        raise click.UsageError("--interval goes with --watch")
     print_checks(dsn, "select name, level, detail, remediation from dlq.health", output_format)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -116,6 +117,9 @@ def _explain(error: Exception) -> DlqctlError | None:
 def main() -> None:
     """Run the command line and exit. An error is one line that names what to type next."""
     debug = "--debug" in sys.argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding has not is escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
         result = cli.main(standalone_mode=False)
         raise SystemExit(result if isinstance(result, int) else 0)

@@ -27,7 +27,11 @@ grant select
   (created_at, updated_at, timeout_ms, max_in_flight, enabled, allow_http, allow_private, service, url, host, retry_schedule,
    signing, secret_names, auth, auth_secret, body)
   on dlq.endpoints to dlq_reader;
-grant select on dlq.entries, dlq.backlog, dlq.circuits, dlq.health to dlq_admin, dlq_reader;
+grant select on dlq.entries, dlq.backlog, dlq.circuits, dlq.health, dlq.activity to dlq_admin, dlq_reader;
+-- These read with their caller's rights: what a reader may not see, they do not show.
+grant execute on function
+  dlq.find_entry(text), dlq.story(uuid, boolean), dlq._words_of(uuid, integer), dlq._acts_on(uuid), dlq.what_next(uuid)
+  to dlq_admin, dlq_reader;
 
 grant insert (service, payload, raw_body, headers, phone_number, error_message, idempotency_key, correlation_id)
   on public.webhook_dlq to dlq_writer;

@@ -189,6 +189,14 @@ def test_storing_reads_next_to_nothing(big: Queue, statement: str) -> None:
 def test_health_reads_no_more_than_it_counts(big: Queue) -> None:
     _assert_no_scan(_plans(big.conn, "select * from dlq.health"), rows=10_001)
     _assert_no_scan(_plans(big.conn, "select dlq_health()"), rows=10_001)
+    _assert_no_scan(_plans(big.conn, "select * from dlq.activity"), rows=100_000)
+
+
+@pytest.mark.parametrize("status", ["pending", "failed", "reprocessed"])
+def test_one_entry_is_found_and_told_of_by_its_id(big: Queue, status: str) -> None:
+    entry_id = str(big.one(f"select id from webhook_dlq where status = '{status}' limit 1"))
+    for call in (f"dlq.find_entry('{entry_id}')", f"dlq.story('{entry_id}')", f"dlq.what_next('{entry_id}')"):
+        _assert_no_scan(_plans(big.conn, f"select * from {call}"))
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,8 @@ def test_help_names_every_command_and_loads_nothing(box: Sandbox) -> None:
     done = _run(box, "--help")
     assert done.returncode == 0
     commands = (
-        "migrate verify-cron health process maintain pause resume endpoints verify-signatures secrets sandbox demo"
+        "migrate verify-cron health list show retry redeliver discard amend erase process maintain pause resume"
+        " endpoints verify-signatures secrets sandbox demo"
     )
     for command in commands.split():
         assert re.search(rf"^  {command} ", done.stdout, re.M)

@@ -132,7 +132,7 @@ def a_function_returns_something_else(release: Release) -> None:
     release.edit("operate/resume.sql", "returns boolean", "returns text")
 
 
-@change("function dlq._now", "view dlq.backlog", "view dlq.circuits", "view dlq.health", "grants")
+@change("function dlq._now", "view dlq.activity", "view dlq.backlog", "view dlq.circuits", "view dlq.health", "grants")
 def a_function_that_views_use_returns_something_else(release: Release) -> None:
     release.edit("engine/_now.sql", "returns timestamptz", "returns timestamp")
 
@@ -144,7 +144,9 @@ def a_view_loses_a_column(release: Release) -> None:
 
 @change("view dlq.entries")
 def a_view_gets_a_column(release: Release) -> None:
-    release.edit("views/entries.sql", " as is_raw", " as is_raw, e.payload is null as has_no_payload")
+    release.edit(
+        "views/entries.sql", " as last_status_code", " as last_status_code, e.payload is null as has_no_payload"
+    )
 
 
 @change("view dlq.entries", "view dlq.aged", "grants")

@@ -83,10 +83,24 @@ def relations(house: House) -> dict[str, list[str]]:
         )
 
 
+# What is told of the entry that is there; calls() asks for one that is not.
+OF_THE_ENTRY = [
+    f"select t.* from dlq.entries as e, dlq.{call} as t"
+    for call in (
+        "story(e.id)",
+        "story(e.id, true)",
+        "what_next(e.id)",
+        "_words_of(e.id)",
+        "_words_of(e.id, 0)",
+        "_acts_on(e.id)",
+    )
+]
+
+
 @pytest.mark.parametrize("role", ["dlq_reader", "dlq_writer", "anon", "authenticated", "stranger"])
 def test_no_attempt_shows_what_is_hidden(house: House, relations: dict[str, list[str]], role: str) -> None:
     with psycopg.connect(house.superuser) as conn:
-        statements = [*_peeking(relations), *calls(conn, role)]
+        statements = [*_peeking(relations), *calls(conn, role), *OF_THE_ENTRY]
     said, worked = overheard(house, role, statements, NO_CLAIM if role == "authenticated" else None)
 
     assert found_in(said) == []
@@ -99,6 +113,9 @@ def test_the_attempts_show_it_to_whom_it_is_not_hidden(house: House, relations: 
     """Else the test above would show nothing."""
     said, _ = overheard(house, "dlq_admin", _peeking({"webhook_dlq": relations["webhook_dlq"]}))
     assert {"+31612345678", "PAYLOAD-OF-ANOTHER", "TEXT-OF-ANOTHER"} <= set(found_in(said))
+    said, worked = overheard(house, "dlq_admin", OF_THE_ENTRY)
+    assert {"PAYLOAD-OF-ANOTHER", "TEXT-OF-ANOTHER"} == set(found_in(said))
+    assert worked == len(OF_THE_ENTRY)
 
 
 def test_a_secret_is_shown_to_nobody(house: House, relations: dict[str, list[str]]) -> None:

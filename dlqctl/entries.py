@@ -1,0 +1,182 @@
+"""Entries as people look for them and do something with them. The verbs are SQL functions; this calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import dict_row
+
+from dlqctl.errors import DlqctlError, UsageError
+
+COUNTED = 10_000
+"""How far entries are counted that are not shown."""
+
+_COLUMNS = (
+    "id", "service", "status", "created_at", "retry_count", "attempt_count", "next_retry_at", "last_outcome",
+    "last_status_code",
+)  # fmt: skip
+_PERSONAL = {
+    "error": "coalesce((select a.error from dlq.delivery_attempts as a where a.entry_id = e.id"
+    " order by a.attempt desc limit 1), w.error_message)",
+    "phone_number": "w.phone_number",
+}
+_FILTERS = {
+    "service": "e.service = %(service)s",
+    "status": "e.status = %(status)s",
+    "since": "e.created_at >= %(since)s",
+    "until": "e.created_at < %(until)s",
+    "status_code": "e.last_status_code = %(status_code)s",
+    "error_text": "strpos((select a.error from dlq.delivery_attempts as a where a.entry_id = e.id"
+    " order by a.attempt desc limit 1), %(error_text)s) > 0",
+    "phone_number": "w.phone_number = %(phone_number)s",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """Entries, newest first: a row each in the order of `columns`; and how many more there are, up to COUNTED + 1."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    more: int
+
+
+def list_entries(connection: psycopg.Connection, filters: dict[str, Any], limit: int) -> Found:
+    """Return the newest entries to which all the filters apply that are not None.
+
+    Their names are those of `dlqctl list`; since and until are what `moment` returns. A role that may not read
+    what is personal gets no such columns. Raises DlqctlError if it filters by one.
+    """
+    given = {name: value for name, value in filters.items() if value is not None}
+    is_admin = may_read_personal(connection)
+    if not is_admin and (refused := [name for name in ("error_text", "phone_number") if name in given]):
+        option = "--" + refused[0].replace("_", "-")
+        raise DlqctlError(
+            f"{option} would tell {connection.info.user} what it may not read: error texts and phone numbers",
+            "leave it out, or ask for a role: grant dlq_admin to ROLE",
+        )
+    source = "dlq.entries as e" + (" join public.webhook_dlq as w on w.id = e.id" if is_admin else "")
+    where = " and ".join(_FILTERS[name] for name in given) or "true"
+    columns = [f"e.{name}" for name in _COLUMNS] + ([f"{sql} as {name}" for name, sql in _PERSONAL.items()] * is_admin)
+    rows = connection.execute(
+        f"select {', '.join(columns)} from {source} where {where} order by e.created_at desc, e.id desc"
+        " limit %(limit)s + 1".encode(),
+        {**given, "limit": limit},
+    ).fetchall()
+    more = 0
+    if len(rows) > limit:
+        row = connection.execute(
+            f"select count(*) from (select from {source} where {where} limit %(limit)s) as e".encode(),
+            {**given, "limit": limit + COUNTED + 1},
+        ).fetchone()
+        more = max(1, row[0] - limit) if row else 1
+    return Found((*_COLUMNS, *(_PERSONAL if is_admin else ())), rows[:limit], more)
+
+
+def may_read_personal(connection: psycopg.Connection) -> bool:
+    """Return whether the role may read payloads, phone numbers, error texts and replies."""
+    row = connection.execute("select has_table_privilege('public.webhook_dlq', 'select')").fetchone()
+    return bool(row and row[0])
+
+
+def moment(connection: psycopg.Connection, text: str) -> datetime:
+    """Return the time that a person means: a time as PostgreSQL reads it, or an age as in '2 hours'.
+
+    The connection must be in autocommit. Raises UsageError if it is neither.
+    """
+    for query in ("select %s::timestamptz", "select dlq._now() - %s::interval"):
+        try:
+            row = connection.execute(query.encode(), (text.removesuffix(" ago"),)).fetchone()
+        except psycopg.DataError:
+            continue
+        if row and isinstance(row[0], datetime):
+            return row[0]
+    raise UsageError(f"{text!r} is neither a time nor an age", "write it as '2 hours', yesterday or '2026-03-01 12:00'")
+
+
+def find(connection: psycopg.Connection, prefixes: Sequence[str]) -> list[UUID]:
+    """Return the ids that begin so, in order, each once. Raises psycopg.Error (WD002) if one is none, or several."""
+    found = set()
+    for prefix in prefixes:
+        row = connection.execute("select dlq.find_entry(%s)", (prefix,)).fetchone()
+        assert row is not None
+        found.add(row[0])
+    return sorted(found)
+
+
+def tell(connection: psycopg.Connection, entry_id: UUID, *, personal: bool = False) -> dict[str, Any]:
+    """Return the entry's columns, and as lists of rows `story` and `next`: dlq.story() and dlq.what_next().
+
+    personal: also what is personal, for a role that may read it; raises psycopg.Error otherwise.
+    """
+    with connection.cursor(row_factory=dict_row) as cursor:
+        told = cursor.execute("select * from dlq.entries where id = %s", (entry_id,)).fetchone()
+        if told is None:
+            raise DlqctlError(f"entry {entry_id} is gone meanwhile", "dlqctl list")
+        if personal:
+            kept = cursor.execute(
+                "select phone_number, idempotency_key, error_message, headers, payload, raw_body"
+                " from public.webhook_dlq where id = %s",
+                (entry_id,),
+            ).fetchone()
+            told.update(kept or {})
+        told["story"] = cursor.execute("select * from dlq.story(%s, %s)", (entry_id, personal)).fetchall()
+        told["next"] = cursor.execute("select * from dlq.what_next(%s)", (entry_id,)).fetchall()
+    return told
+
+
+def states(connection: psycopg.Connection, ids: Sequence[UUID]) -> list[tuple[UUID, str, str, str, str | None]]:
+    """Return id, service, status, and what becomes of it: detail and remediation, for each entry."""
+    return connection.execute(
+        """
+        select e.id, e.service, e.status, n.detail, n.remediation
+        from dlq.entries as e
+          cross join lateral (select n.* from dlq.what_next(e.id) as n limit 1) as n
+        where e.id = any (%s)
+        order by e.id
+        """,
+        (list(ids),),
+    ).fetchall()
+
+
+def apply(connection: psycopg.Connection, verb: str, ids: Sequence[UUID], reason: str) -> list[UUID]:
+    """Retry, redeliver or discard entries, in one transaction, and return those to which it does not apply."""
+    rows = connection.execute(
+        f"select i.id, dlq.{verb}(i.id, %s) from unnest(%s::uuid[]) as i (id)".encode(), (reason, sorted(ids))
+    ).fetchall()
+    return [entry_id for entry_id, done in rows if not done]
+
+
+def difference(connection: psycopg.Connection, entry_id: UUID, payload: str) -> list[str]:
+    """Return what a new payload, JSON text, changes: lines as diff -u has them. None: it is the payload already."""
+    from difflib import unified_diff
+
+    row = connection.execute(
+        "select jsonb_pretty(e.payload), octet_length(e.raw_body), jsonb_pretty(%s::jsonb)"
+        " from public.webhook_dlq as e where e.id = %s",
+        (payload, entry_id),
+    ).fetchone()
+    if row is None:
+        raise DlqctlError(f"entry {entry_id} is gone meanwhile", "dlqctl list")
+    before, raw, after = row
+    old = before.splitlines() if before is not None else [f"({raw} bytes that are not JSON)"]
+    return list(unified_diff(old, after.splitlines(), "payload", "amended", lineterm=""))
+
+
+def amend(connection: psycopg.Connection, entry_id: UUID, payload: str, reason: str) -> bool:
+    """Replace an entry's payload by another, JSON text. Return whether it could be."""
+    row = connection.execute("select dlq.amend(%s, %s::jsonb, %s)", (entry_id, payload, reason)).fetchone()
+    return bool(row and row[0])
+
+
+def erase(connection: psycopg.Connection, phone_number: str, reason: str, *, dry_run: bool = False) -> dict[str, int]:
+    """Erase what is kept of a phone number, and return how much of what. dry_run: and roll it back again."""
+    with connection.transaction(force_rollback=dry_run):
+        row = connection.execute("select dlq.erase(%s, %s)", (phone_number, reason)).fetchone()
+    assert row is not None
+    return dict(row[0])
