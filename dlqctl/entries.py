@@ -87,11 +87,15 @@ def may_read_personal(connection: psycopg.Connection) -> bool:
 def moment(connection: psycopg.Connection, text: str) -> datetime:
     """Return the time that a person means: a time as PostgreSQL reads it, or an age as in '2 hours'.
 
-    The connection must be in autocommit. Raises UsageError if it is neither.
+    An age names its unit: PostgreSQL would take 10:00 for ten hours and 2026 for seconds. The connection must be in
+    autocommit. Raises UsageError if it is neither.
     """
+    meant = text.strip().removesuffix(" ago").rstrip()
     for query in ("select %s::timestamptz", "select dlq._now() - %s::interval"):
+        if "interval" in query and not any(map(str.isalpha, meant)):
+            break
         try:
-            row = connection.execute(query.encode(), (text.removesuffix(" ago"),)).fetchone()
+            row = connection.execute(query.encode(), (meant,)).fetchone()
         except psycopg.DataError:
             continue
         if row and isinstance(row[0], datetime):

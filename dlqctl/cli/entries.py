@@ -55,8 +55,8 @@ def list_entries(
     from dlqctl.output import print_rows, say
 
     with connect(dsn) as connection:
-        filters["since"] = since and entries.moment(connection, since)
-        filters["until"] = until and entries.moment(connection, until)
+        filters["since"] = None if since is None else entries.moment(connection, since)
+        filters["until"] = None if until is None else entries.moment(connection, until)
         with _waiting("looking"):
             found = entries.list_entries(connection, filters, limit)
     if output_format == "table" and sys.stdout.isatty():

@@ -59,7 +59,8 @@ begin
       end if;
     else
       at := v_entry.next_retry_at;
-      detail := format('try %s of %s: due %s', v_entry.retry_count + 1, v_retries,
+      -- Somebody may have shortened the schedule since: then the next try is the last.
+      detail := format('try %s of %s: due %s', v_entry.retry_count + 1, greatest(v_retries, v_entry.retry_count + 1),
         case when v_entry.next_retry_at <= v_settings.now then 'since then' else 'then' end);
       remediation := case when v_entry.next_retry_at > v_settings.now then
         format('to send it now: dlqctl retry %s --reason WHY', v_entry.id) end;
@@ -82,7 +83,10 @@ begin
     at := v_circuit.paused_at;
     detail := format('by %s%s: %s', v_circuit.paused_by,
       ' until ' || date_trunc('second', v_circuit.paused_until), v_circuit.pause_reason);
-    remediation := case when exists (select from dlq.pauses as p where p.service = v_entry.service)
+    remediation := case
+      when exists (
+        select from dlq.pauses as p
+        where p.service = v_entry.service and (p.paused_until is null or p.paused_until > v_settings.now))
       then format('dlqctl resume %s', v_entry.service) else 'dlqctl resume' end;
     return next;
   end if;

@@ -141,6 +141,24 @@ def test_what_is_next_names_everything_that_stands_in_the_way(queue: Queue) -> N
     assert "copy" in what_next(queue, entry_id)["no sender"]["detail"]
 
 
+def test_what_is_next_says_which_pause_to_end(queue: Queue, clock: Clock) -> None:
+    entry_id = queue.store()
+    queue.conn.execute("select dlq.pause('a storm')")
+    queue.conn.execute("select dlq.pause('deploying', 'shop', until => dlq._now() + interval '1 hour')")
+    assert what_next(queue, entry_id)["paused"]["remediation"] == "dlqctl resume shop"
+    clock.advance("2 hours")
+    paused = what_next(queue, entry_id)["paused"]
+    assert ("a storm" in paused["detail"], paused["remediation"]) == (True, "dlqctl resume")
+
+
+def test_after_a_shortened_schedule_the_next_try_is_the_last(queue: Queue) -> None:
+    entry_id = queue.store()
+    for _ in range(3):
+        queue.attempt(entry_id, 422)
+    queue.conn.execute("update dlq.settings set retry_schedule = '{1 minute}'")
+    assert "try 4 of 4: " in what_next(queue, entry_id)["pending"]["detail"]
+
+
 def test_nobody_has_that_entry(queue: Queue) -> None:
     for call in ("dlq.what_next(gen_random_uuid())", "dlq.story(gen_random_uuid())", "dlq.what_next(null)"):
         with pytest.raises(psycopg.Error) as caught:
