@@ -29,6 +29,12 @@ begin
     cardinality(v_settings.retry_schedule));
 
   what := v_entry.status;
+  if v_entry.erased_at is not null then
+    at := v_entry.erased_at;
+    detail := 'its body was erased: it cannot be sent again';
+    return next;
+    return;
+  end if;
   case v_entry.status
     when 'reprocessed' then
       at := v_entry.settled_at;

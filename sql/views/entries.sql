@@ -5,7 +5,7 @@ create or replace view dlq.entries
 as
 select
   e.id, e.service, e.status, e.retry_count, e.attempt_count, e.unanswered_count, e.created_at, e.next_retry_at,
-  e.last_retry_at, e.settled_at, e.updated_at, e.duplicate_of, e.correlation_id, e.payload is null as is_raw,
+  e.last_retry_at, e.settled_at, e.erased_at, e.updated_at, e.duplicate_of, e.correlation_id, e.payload is null as is_raw,
   (
     select a.outcome from dlq.delivery_attempts as a where a.entry_id = e.id order by a.attempt desc limit 1
   ) as last_outcome,

@@ -177,7 +177,7 @@ union all
 select 'circuits',
   case when c.since < s.now - interval '1 hour' then 'error' when c.n > 0 then 'warning' else 'ok' end,
   case when c.n > 0 then c.circuits else 'every endpoint takes what is sent' end,
-  case when c.n > 0 then 'mend the endpoint, and it goes on by itself; at once: dlqctl endpoints reset ' || c.first end
+  case when c.n > 0 then 'mend the endpoint, and it goes on by itself; at once: dlqctl endpoints reset ' || c.first || ' --reason WHY' end
 from settings as s
   cross join lateral (
     select count(*) as n, min(t.failing_since) as since, (array_agg(t.service order by t.failing_since))[1] as first,

@@ -297,7 +297,7 @@ def test_health_says_what_is_open_and_since_when(queue: Queue, clock: Clock) -> 
     assert health()["level"] == "warning"
     assert "shop fails since" in health()["detail"]
     assert "HTTP 500" in health()["detail"]
-    assert health()["remediation"].endswith("dlqctl endpoints reset shop")
+    assert health()["remediation"].endswith("dlqctl endpoints reset shop --reason WHY")
     clock.advance("2 hours")
     assert health()["level"] == "error"
     assert queue.rows("select * from dlq.health where name = 'overdue'")[0]["level"] == "ok"

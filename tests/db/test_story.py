@@ -214,3 +214,10 @@ def test_activity_counts_what_came_and_went_within_the_minute(queue: Queue, cloc
     assert counts() == {"pending": 2, "due": 1, "in_flight": 1, "stored": 5, "delivered": 1, "failed": 1}
     clock.advance("2 minutes")
     assert counts() == {"pending": 2, "due": 1, "in_flight": 1, "stored": 0, "delivered": 0, "failed": 0}
+
+
+def test_what_is_erased_is_offered_for_nothing(queue: Queue) -> None:
+    entry_id = queue.store(phone_number="+15550100123")
+    queue.conn.execute("select dlq.erase('+15550100123', 'x')")
+    (row,) = what_next(queue, entry_id).values()
+    assert (row["detail"], row["remediation"]) == ("its body was erased: it cannot be sent again", None)
