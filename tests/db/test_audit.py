@@ -404,6 +404,15 @@ OTHER_TABLES = {
         "insert into dlq.amendments (entry_id, amended_at, amended_by, reason)"
         " values (gen_random_uuid(), now(), 'me', 'why')"
     ),
+    "dlq.replays": (
+        "insert into dlq.replays (replayed_at, replayed_by, reason, matched, entries, filters)"
+        " values (now(), 'me', 'why', 1, 1, '{}')"
+    ),
+    "dlq.replayed_entries": (
+        "insert into dlq.replayed_entries"
+        " (entry_id, replay_id, due_at, retry_count, unanswered_count, attempt_count, status)"
+        " values (gen_random_uuid(), 1, now(), 0, 0, 0, 'failed')"
+    ),
     "dlq.in_flight": (
         "insert into dlq.in_flight (entry_id, request_id, dispatched_at, net_oid, attempt, timeout_ms, service, digest)"
         " values (gen_random_uuid(), 1, now(), 1, 1, 1, 'mine', 'd')"
