@@ -107,7 +107,7 @@ def _told(seen: Preview, held: list[tuple[str, str]], filters: dict[str, Any]) -
     else:
         yield "all due now: sent by the next run of the processor, as fast as each endpoint takes them"
     for name, state in held:
-        yield f"{name} is {state}: dlqctl endpoints list"
+        yield f"{name}: {state} -> dlqctl endpoints list"
 
 
 @replay.command("list")
@@ -208,7 +208,7 @@ def _words(seen: Progress) -> str:
 
 @contextlib.contextmanager
 def _telling() -> Iterator[Callable[[str], None]]:
-    """Yield what shows words: on a terminal in place of those before, elsewhere in a line with the time, if they differ."""
+    """Yield what shows words: on a terminal in place of those before, elsewhere in a line if they differ."""
     if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
         last = ""
 

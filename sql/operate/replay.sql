@@ -53,7 +53,8 @@ begin
   returning * into v_replay;
 
   with held as materialized (
-    select e.*
+    select
+      e.id, e.created_at, e.status, e.next_retry_at, e.settled_at, e.retry_count, e.unanswered_count, e.attempt_count
     from public.webhook_dlq as e
     where e.id = any (v_ids) and e.status = replay.status
     order by e.id

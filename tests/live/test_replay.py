@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,6 +61,13 @@ def insert(conn: psycopg.Connection, count: int, service: str = "shop") -> None:
     )
 
 
+def wait_until(conn: psycopg.Connection, query: str) -> None:
+    deadline = time.monotonic() + 60
+    while not one(conn, query):
+        assert time.monotonic() < deadline, query
+        time.sleep(0.02)
+
+
 def failed(conn: psycopg.Connection) -> int:
     return int(one(conn, "select count(*) from webhook_dlq where status = 'failed'"))
 
@@ -76,7 +84,7 @@ def test_a_person_sees_what_it_would_do_says_yes_and_sees_how_it_goes(
     with terminal(["replay", *WHY, "--max-entries", "35"], command_env(box)) as screen:
         asked = screen.wait_for(r"Replay 35\? \[y/N\]: ")
         before = " ".join(screen.shown.split())
-        assert "35 failed: shop 28, till 7" in before
+        assert "35 failed: shop 29, till 6" in before
         assert "37 match, and these are the oldest" in before
         assert failed(conn) == 37
         screen.type("y\n")
@@ -88,15 +96,17 @@ def test_a_person_sees_what_it_would_do_says_yes_and_sees_how_it_goes(
     assert one(conn, "select count(*) from dlq.audit_log where action = 'replay' and reason = 'the handler is mended'")
 
 
-@pytest.mark.parametrize(("keys", "status"), [("n\n", 130), ("\n", 130), (CTRL_C, 130)])
-def test_whoever_does_not_say_yes_changes_nothing(
-    box: Sandbox, conn: psycopg.Connection, keys: str, status: int
-) -> None:
+@pytest.mark.parametrize("keys", ["n\n", "\n", CTRL_C])
+def test_whoever_does_not_say_yes_changes_nothing(box: Sandbox, conn: psycopg.Connection, keys: str) -> None:
     insert(conn, 2)
     with terminal(["replay", *WHY], command_env(box)) as screen:
         screen.wait_for(r"Replay 2\?")
         screen.type(keys)
-        assert screen.end() == status
+        # Python misses a Ctrl-C in the instant before it begins to read: whoever sees that presses it again.
+        while keys == CTRL_C and screen.process.poll() is None:
+            time.sleep(0.2)
+            screen.type(CTRL_C)
+        assert screen.end() == 130
     assert failed(conn) == 2
     assert one(conn, "select count(*) from dlq.replays") == 0
 
@@ -133,10 +143,7 @@ def test_ctrl_c_in_the_middle_of_it_leaves_nothing_half_done(box: Sandbox, conn:
         somebody.execute("select from webhook_dlq where payload = '1' for update")
         words = ["replay", *WHY, "--yes", "--max-entries", "100000"]
         with terminal(words, command_env(box)) as screen:
-            for _ in range(3000):
-                if one(conn, "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"):
-                    break
-                assert screen.process.poll() is None, screen.shown
+            wait_until(conn, "select exists (select from pg_stat_activity where wait_event_type = 'Lock')")
             screen.type(CTRL_C)
             screen.wait_for("stopped: nothing was replayed")
             assert screen.end() == 130
@@ -181,9 +188,7 @@ def test_a_closed_pipe_ends_the_telling_and_not_the_replay(box: Sandbox, conn: p
     process = subprocess.Popen(
         ["bash", "-c", command], env=command_env(box), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    for _ in range(3000):
-        if one(conn, "select count(*) from dlq.replays"):
-            break
+    wait_until(conn, "select exists (select from dlq.replays)")
     conn.execute("update webhook_dlq set status = 'reprocessed', attempt_count = 1")
     _, said = process.communicate(timeout=60)
     assert process.returncode == 0
@@ -193,13 +198,13 @@ def test_a_closed_pipe_ends_the_telling_and_not_the_replay(box: Sandbox, conn: p
 
 def test_a_check_shows_and_changes_nothing(box: Sandbox, conn: psycopg.Connection) -> None:
     insert(conn, 3)
-    conn.execute("select dlq.pause('deploying', 'shop')")
+    conn.execute("select dlq.set_endpoint('shop', 'https://handler.example/'), dlq.pause('deploying', 'shop')")
     done = run(box, "--check", "--per-minute", "2", "--since", "1 day", "--until", "0 s")
     assert (done.returncode, done.stderr) == (0, "")
     first, _, pace, held = done.stdout.splitlines()
     assert first == "3 failed: shop 3"
     assert pace.startswith("2 a minute, the last at ")
-    assert held == "shop is paused: dlqctl endpoints list"
+    assert held == "shop: paused -> dlqctl endpoints list"
     done = run(box, "--check", "--service", "nobody")
     assert (done.returncode, done.stdout) == (1, "")
     assert "nothing matches, and nothing was changed" in done.stderr
@@ -209,13 +214,13 @@ def test_a_check_shows_and_changes_nothing(box: Sandbox, conn: psycopg.Connectio
 def test_the_filters_are_those_of_the_function(box: Sandbox, conn: psycopg.Connection) -> None:
     insert(conn, 3)
     conn.execute(
-        "insert into dlq.delivery_attempts (entry_id, attempt, dispatched_at, settled_at, outcome, service, status_code,"
-        " error) select id, 0, now(), now(), 'http_error', service, 400, '100 %; it''s' from webhook_dlq"
+        "insert into dlq.delivery_attempts (entry_id, attempt, dispatched_at, settled_at, outcome, service,"
+        " status_code, error) select id, 0, now(), now(), 'http_error', service, 400, '100 %; it''s' from webhook_dlq"
     )
     conn.execute("update webhook_dlq set phone_number = '+15550100123' where payload = '2'")
     words = (
-        "--service", "shop", "--status", "failed", "--since", "2 hours ago", "--until", "1 minute", "--status-code", "400",
-        "--error-text", "% %; IT'S".removeprefix("% "), "--phone-number", "1 555 010 0123", "--max-entries", "5",
+        "--service", "shop", "--status", "failed", "--since", "2 hours ago", "--until", "1 minute",
+        "--status-code", "400", "--error-text", "%; IT'S", "--phone-number", "1 555 010 0123", "--max-entries", "5",
         "--per-minute", "7", "--no-watch", "--yes", *WHY,
     )  # fmt: skip
     done = run(box, *words)
