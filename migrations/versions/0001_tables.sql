@@ -554,7 +554,7 @@ $$dlq.maintain() removes delivered and discarded entries this long after settled
 At least replay_window. An idempotency key is forgotten with its entry.$$;
 comment on column dlq.settings.retain_failed is 'The same for failed entries. Null, as it is unless you say otherwise: they stay.';
 comment on column dlq.settings.retain_runs is
-'For so long rows of dlq_processing_log, dlq.maintenance_log and ours of cron.job_run_details are kept. Null: for ever.';
+'For so long rows of dlq_processing_log, dlq.maintenance_log, dlq.replays and ours of cron.job_run_details are kept. Null: for ever.';
 comment on column dlq.settings.retain_audit is
 'For so long acts are kept in dlq.audit_log: at least 90 days. Null, as it is unless you say otherwise: for ever.';
 comment on column dlq.settings.maintain_at is
