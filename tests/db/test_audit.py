@@ -614,7 +614,7 @@ def test_nothing_is_shown_that_a_reader_may_not_see(queue: Queue) -> None:
             readable = queue.one(
                 "select has_column_privilege('dlq_reader', %s, %s, 'select')", table["qualified"], column
             )
-            assert readable or table["qualified"] in NOT_READERS, (table["qualified"], column)
+            assert readable or (table["qualified"] in NOT_READERS and column != "filters"), (table["qualified"], column)
 
 
 def test_what_a_reader_sees_of_the_configuration_is_shown(queue: Queue) -> None:

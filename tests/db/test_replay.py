@@ -263,7 +263,8 @@ def test_what_is_not_in_order_is_refused_and_the_hint_says_how(
 def test_it_takes_the_oldest_up_to_its_most_and_goes_on_when_called_again(queue: Queue) -> None:
     entries = insert(queue, 7)
     for matched, expected in ((7, entries[:3]), (4, entries[3:6]), (1, entries[6:]), (0, [])):
-        assert preview(queue, max_entries=3)["matched"] == matched
+        seen = preview(queue, max_entries=3)
+        assert (seen["matched"], seen["entries"]) == (matched, len(expected))
         done = replay(queue, max_entries=3, per_minute=60)
         assert (done["matched"], done["entries"], of(queue, done["id"])) == (matched, len(expected), expected)
 
@@ -519,6 +520,24 @@ def test_what_is_put_back_can_be_replayed_again(queue: Queue) -> None:
     assert cancel(queue, first["id"]) == 0, "they are the second's"
     assert progress(queue, first["id"]) == {"put_back": 2}
     assert cancel(queue, second["id"]) == 2
+
+
+def test_what_was_tried_stays_whatever_its_times_are(queue: Queue) -> None:
+    entries = insert(queue, 2)
+    done = replay(queue, per_minute=1)
+    queue.conn.execute("update webhook_dlq set attempt_count = 7 where id = %s", (entries[0],))
+    assert cancel(queue, done["id"]) == 1
+    assert [states(queue)[entry_id]["status"] for entry_id in entries] == ["pending", "failed"]
+
+
+def test_two_replays_of_one_moment_are_told_apart(queue: Queue) -> None:
+    insert(queue, 2)
+    with queue.conn.transaction():
+        first = replay(queue)
+        assert cancel(queue, first["id"]) == 2
+        second = replay(queue)
+        assert cancel(queue, first["id"]) == 0
+    assert progress(queue, second["id"]) == {"waiting": 2}
 
 
 @pytest.mark.parametrize("replay_id", [None, 7])
