@@ -43,12 +43,24 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self._master, keys.encode())
 
+    def interrupt(self) -> int:
+        """Type Ctrl-C until the process has ended, and return its exit status.
+
+        One that comes between the question and Python's read of the answer, which no person is quick enough for,
+        is noticed only with the next.
+        """
+        for _ in range(10):
+            self.type("\x03")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.end(2)
+        raise AssertionError(f"Ctrl-C does not end it: {self.shown}")
+
     def end(self, seconds: float = 30) -> int:
         """Wait until the process has ended, and return its exit status."""
         deadline = time.monotonic() + seconds
         while self._read(deadline - time.monotonic()):
             pass
-        return self.process.wait(max(1, deadline - time.monotonic()))
+        return self.process.wait(max(0.1, deadline - time.monotonic()))
 
     def _read(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
