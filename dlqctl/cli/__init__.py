@@ -5,13 +5,14 @@ from dlqctl.cli.entries import amend, discard, erase, list_entries, redeliver, r
 from dlqctl.cli.install import adopt, export, migrate, uninstall
 from dlqctl.cli.look import health, verify_cron, verify_signatures
 from dlqctl.cli.operate import maintain, pause, process, resume
+from dlqctl.cli.replay import replay
 from dlqctl.cli.root import cli, main
 from dlqctl.cli.run import demo, net_worker, sandbox
 from dlqctl.cli.secrets import secrets
 
 # In the order in which a person meets them.
 for _command in (
-    migrate, adopt, verify_cron, health, list_entries, show, retry, redeliver, discard, amend, erase,
+    migrate, adopt, verify_cron, health, list_entries, show, retry, redeliver, discard, amend, replay, erase,
     process, maintain, pause, resume, endpoints, verify_signatures, secrets,
     net_worker, uninstall, export, sandbox, demo,
 ):  # fmt: skip

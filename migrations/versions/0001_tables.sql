@@ -201,6 +201,65 @@ comment on column dlq.amendments.reason is 'Why.';
 comment on column dlq.amendments.payload is 'The payload before.';
 comment on column dlq.amendments.raw_body is 'The bytes before, where there were any.';
 
+create table dlq.replays (
+  id bigint generated always as identity,
+  replayed_at timestamptz not null,
+  cancelled_at timestamptz,
+  matched integer not null,
+  entries integer not null,
+  per_minute integer,
+  replayed_by text not null,
+  cancelled_by text,
+  reason text not null,
+  filters jsonb not null,
+  constraint replays_pkey primary key (id)
+);
+alter table dlq.replays enable row level security;
+
+comment on table dlq.replays is
+$$One call of dlq.replay(): what a person has sent again at a time. What became of it: dlq.replay_progress.$$;
+comment on column dlq.replays.id is 'Ascending, with gaps.';
+comment on column dlq.replays.replayed_at is 'When. The pace is counted from here.';
+comment on column dlq.replays.cancelled_at is 'When it was cancelled. Null: it was not.';
+comment on column dlq.replays.matched is 'How many entries the filters matched.';
+comment on column dlq.replays.entries is 'How many of them it took, the oldest: at most max_entries.';
+comment on column dlq.replays.per_minute is 'How many become due a minute. Null: all at once.';
+comment on column dlq.replays.replayed_by is 'Who.';
+comment on column dlq.replays.cancelled_by is 'Who cancelled it.';
+comment on column dlq.replays.reason is 'Why.';
+comment on column dlq.replays.filters is
+'What it was asked for, by the names of dlq.replay(). The digits of a phone number are a keyed digest, as in dlq.audit_log.';
+
+create table dlq.replayed_entries (
+  entry_id uuid not null,
+  replay_id bigint not null,
+  due_at timestamptz not null,
+  next_retry_at timestamptz,
+  settled_at timestamptz,
+  retry_count integer not null,
+  unanswered_count integer not null,
+  attempt_count integer not null,
+  put_back boolean not null default false,
+  status text not null,
+  constraint replayed_entries_pkey primary key (replay_id, entry_id)
+);
+alter table dlq.replayed_entries enable row level security;
+create index replayed_entries_entry on dlq.replayed_entries (entry_id);
+
+comment on table dlq.replayed_entries is
+$$An entry of a replay, and what it was before, so that dlq.cancel_replay() can put it back. It goes with its entry. No foreign
+keys, as for dlq.delivery_attempts.$$;
+comment on column dlq.replayed_entries.entry_id is 'The entry in webhook_dlq.';
+comment on column dlq.replayed_entries.replay_id is 'The replay in dlq.replays.';
+comment on column dlq.replayed_entries.due_at is 'When the replay had it due.';
+comment on column dlq.replayed_entries.next_retry_at is 'Its next_retry_at before.';
+comment on column dlq.replayed_entries.settled_at is 'Its settled_at before.';
+comment on column dlq.replayed_entries.retry_count is 'Its retry_count before.';
+comment on column dlq.replayed_entries.unanswered_count is 'Its unanswered_count before.';
+comment on column dlq.replayed_entries.attempt_count is 'Its attempt_count then: while that is the same, it has not been tried since.';
+comment on column dlq.replayed_entries.put_back is 'The replay was cancelled before it was tried, and it is again what it was.';
+comment on column dlq.replayed_entries.status is 'Its status before.';
+
 create table dlq.endpoints (
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
@@ -413,7 +472,7 @@ comment on column dlq.maintenance_log.seen_up_to is
 comment on column dlq.maintenance_log.entries is 'Entries removed from webhook_dlq.';
 comment on column dlq.maintenance_log.attempts is 'Attempts removed: of these entries, and of entries that a person has deleted.';
 comment on column dlq.maintenance_log.attempts_seen is 'Attempts looked at because their entry may be gone.';
-comment on column dlq.maintenance_log.runs is 'Rows removed from dlq_processing_log and from here.';
+comment on column dlq.maintenance_log.runs is 'Rows removed from dlq_processing_log, from here and from dlq.replays.';
 comment on column dlq.maintenance_log.cron_runs is
 'Rows of ours removed from cron.job_run_details. Null: it is not in this database, or not for the caller to tidy.';
 comment on column dlq.maintenance_log.acts is 'Rows removed from dlq.audit_log, which has an act expire for them.';
@@ -498,7 +557,7 @@ $$dlq.maintain() removes delivered and discarded entries this long after settled
 At least replay_window. An idempotency key is forgotten with its entry.$$;
 comment on column dlq.settings.retain_failed is 'The same for failed entries. Null, as it is unless you say otherwise: they stay.';
 comment on column dlq.settings.retain_runs is
-'For so long rows of dlq_processing_log, dlq.maintenance_log and ours of cron.job_run_details are kept. Null: for ever.';
+'For so long rows of dlq_processing_log, dlq.maintenance_log, dlq.replays and ours of cron.job_run_details are kept. Null: for ever.';
 comment on column dlq.settings.retain_audit is
 'For so long acts are kept in dlq.audit_log: at least 90 days. Null, as it is unless you say otherwise: for ever.';
 comment on column dlq.settings.maintain_at is

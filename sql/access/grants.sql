@@ -8,6 +8,7 @@ grant select, insert, update, delete on public.webhook_dlq to dlq_admin;
 grant select on public.dlq_processing_log, dlq.in_flight, dlq.delivery_attempts, dlq.pauses, dlq.endpoint_state, dlq.net_workers
   to dlq_admin;
 grant select on dlq.amendments, dlq.audit_log, dlq.maintenance_log to dlq_admin;
+grant select on dlq.replays, dlq.replayed_entries, dlq.replay_progress to dlq_admin;
 grant select, insert, update, delete on dlq.endpoints to dlq_admin;
 grant select, update on dlq.settings to dlq_admin;
 
@@ -57,6 +58,8 @@ grant execute on function
 grant execute on function
   dlq.pause(text, text, timestamptz), dlq.resume(text, text), dlq.reset_endpoint(text, text),
   dlq.retry(uuid, text), dlq.redeliver(uuid, text), dlq.discard(uuid, text), dlq.amend(uuid, jsonb, text), dlq.erase(text, text),
+  dlq.preview_replay(text, text, timestamptz, timestamptz, integer, text, text, integer, integer),
+  dlq.replay(text, text, text, timestamptz, timestamptz, integer, text, text, integer, integer), dlq.cancel_replay(bigint, text),
   dlq.set_endpoint(text, text, boolean, boolean, integer, integer, jsonb, interval[], boolean, text, text[], text, text, text), dlq.remove_endpoint(text),
   dlq.set_secret(text, text), dlq.remove_secret(text), dlq.list_secrets(),
   dlq.schedule_jobs(), dlq.unschedule_jobs()

@@ -7,6 +7,8 @@ create policy admins_read on public.dlq_processing_log for select to dlq_admin, 
 create policy admins_read on dlq.in_flight for select to dlq_admin, dlq_reader using (true);
 create policy admins_read on dlq.delivery_attempts for select to dlq_admin, dlq_reader using (true);
 create policy admins_read on dlq.amendments for select to dlq_admin, dlq_reader using (true);
+create policy admins_read on dlq.replays for select to dlq_admin using (true);
+create policy admins_read on dlq.replayed_entries for select to dlq_admin using (true);
 create policy admins_do_everything on dlq.endpoints to dlq_admin using (true) with check (true);
 create policy readers_read on dlq.endpoints for select to dlq_reader using (true);
 create policy admins_read on dlq.pauses for select to dlq_admin, dlq_reader using (true);

@@ -136,6 +136,37 @@ alter table dlq.amendments enable always trigger audit_truncate;
 comment on trigger audit_truncate on dlq.amendments is 'Records who empties it.';
 
 create or replace trigger audit
+after insert or update or delete on dlq.replays
+for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change(
+  'id', 'replayed_at', 'cancelled_at', 'matched', 'entries', 'per_minute', 'replayed_by', 'cancelled_by', 'reason');
+alter table dlq.replays enable always trigger audit;
+comment on trigger audit on dlq.replays is 'Records who rewrites the history of replays. The verbs record themselves, with the reason.';
+
+create or replace trigger audit_truncate
+after truncate on dlq.replays
+for each statement when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change();
+alter table dlq.replays enable always trigger audit_truncate;
+comment on trigger audit_truncate on dlq.replays is 'Records who empties it.';
+
+create or replace trigger audit
+after insert or update or delete on dlq.replayed_entries
+for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change(
+  'entry_id', 'replay_id', 'due_at', 'next_retry_at', 'settled_at', 'retry_count', 'unanswered_count', 'attempt_count',
+  'put_back', 'status');
+alter table dlq.replayed_entries enable always trigger audit;
+comment on trigger audit on dlq.replayed_entries is 'Records who meddles with what a replay would put back.';
+
+create or replace trigger audit_truncate
+after truncate on dlq.replayed_entries
+for each statement when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change();
+alter table dlq.replayed_entries enable always trigger audit_truncate;
+comment on trigger audit_truncate on dlq.replayed_entries is 'Records who empties it.';
+
+create or replace trigger audit
 after insert or update or delete on public.dlq_processing_log
 for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
 execute function dlq._audit_change(

@@ -1,6 +1,6 @@
 -- A person's right to be forgotten. Finds what is kept of a phone number: entries that have it in phone_number, or anywhere in
 -- their payload, raw body, headers or error text; earlier payloads; errors and replies of attempts; requests that wait for the sender, and
--- answers. What happened and when stays, without whom it concerned. What waits or is under way is discarded: without its body it
+-- answers; the error text that a replay looked for. What happened and when stays, without whom it concerned. What waits or is under way is discarded: without its body it
 -- cannot be sent.
 -- The number is compared by its digits, as a number by itself and not as a part of a longer one. Reads the whole queue.
 create or replace function dlq.erase(phone_number text, reason text)
@@ -70,6 +70,10 @@ begin
     settled_at = coalesce(e.settled_at, dlq._now()),
     updated_at = dlq._now()
   where e.id = any (v_ids);
+
+  update dlq.replays as r
+  set filters = jsonb_set(r.filters, '{error_text}', dlq._keyed_digest(r.filters -> 'error_text'))
+  where r.filters ->> 'error_text' ~ v_pattern;
 
   perform dlq._audit('erase', 'public.webhook_dlq', null, erase.reason, null, v_erased, '{entries,amendments,attempts,requests,responses}');
   return v_erased;

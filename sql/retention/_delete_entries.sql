@@ -1,4 +1,4 @@
--- Deletes entries with their attempts and earlier payloads in one statement. An attempt that somebody has locked stays: dlq._remove_orphans() finds it.
+-- Deletes entries with their attempts, earlier payloads and replays' rows in one statement. An attempt that somebody has locked stays: dlq._remove_orphans() finds it.
 -- In PL/pgSQL, which keeps the plan: it is also called for one entry at a time.
 create or replace function dlq._delete_entries(ids uuid[], out entries integer, out attempts integer)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -10,6 +10,9 @@ begin
   ),
   former as (
     delete from dlq.amendments as a where a.entry_id in (select g.id from gone as g)
+  ),
+  unlisted as (
+    delete from dlq.replayed_entries as r where r.entry_id in (select g.id from gone as g)
   ),
   free as (
     select a.entry_id, a.attempt
@@ -27,4 +30,4 @@ begin
 end
 $$;
 
-comment on function dlq._delete_entries(uuid[]) is 'Deletes entries with their attempts and amendments, and returns how many entries and attempts.';
+comment on function dlq._delete_entries(uuid[]) is 'Deletes entries with their attempts, amendments and rows of replays, and returns how many entries and attempts.';

@@ -1,5 +1,6 @@
 -- Removes up to 10,000 old runs of the processor and of maintenance, and returns how many. The last of each stays, however
--- old: health goes by it.
+-- old: health goes by it. Old replays too, when none of their entries is left: a row of theirs that is still there then is that of an
+-- entry which a person has deleted.
 create or replace function dlq._remove_runs()
 returns integer
 language sql volatile security definer set search_path = pg_catalog, pg_temp
@@ -21,8 +22,19 @@ maintenance as (
   where l.began_at <= (select dlq._now() - s.retain_runs from dlq.settings as s) and l.status <> 'running'
     and l.id < (select max(n.id) from dlq.maintenance_log as n where n.status in ('ok', 'partial', 'error'))
   returning l.id
+),
+replays as (
+  delete from dlq.replays as r
+  where r.replayed_at <= (select dlq._now() - s.retain_runs from dlq.settings as s)
+    and not exists (
+      select from dlq.replayed_entries as x
+      where x.replay_id = r.id and (select e.id from public.webhook_dlq as e where e.id = x.entry_id) is not null)
+  returning r.id
+),
+unlisted as (
+  delete from dlq.replayed_entries as x using replays as r where x.replay_id = r.id
 )
-select (select count(*) from cycles)::integer + (select count(*) from maintenance)::integer
+select (select count(*) from cycles)::integer + (select count(*) from maintenance)::integer + (select count(*) from replays)::integer
 $$;
 
-comment on function dlq._remove_runs() is 'Removes old rows of dlq_processing_log and dlq.maintenance_log, and returns how many.';
+comment on function dlq._remove_runs() is 'Removes old rows of dlq_processing_log, dlq.maintenance_log and dlq.replays, and returns how many.';

@@ -175,6 +175,25 @@ def test_maintenance_reads_what_is_to_go_and_a_page_of_attempts(big: Queue) -> N
 
 
 @pytest.mark.parametrize(
+    ("filters", "rows"),
+    [
+        ("service => 's0'", 10_000),
+        ("status_code => 500", 10_000),
+        ("service => 's0', error_text => 'x', phone_number => '1'", 10_000),
+        ("created_after => now() - interval '1 hour'", 3_601),
+        ("status => 'pending'", WAITING),
+        ("status => 'pending', service => 's1', error_text => 'x'", WAITING // 20),
+    ],
+)
+def test_a_replay_reads_what_has_failed_or_waits_and_the_last_attempt_of_each(
+    big: Queue, filters: str, rows: int
+) -> None:
+    for statement in (f"dlq.preview_replay({filters})", f"dlq.replay('x', {filters})"):
+        with big.conn.transaction(force_rollback=True):
+            _assert_no_scan(_plans(big.conn, f"select * from {statement}"), rows=rows)
+
+
+@pytest.mark.parametrize(
     "statement",
     [
         "select store_dlq_entry('s1', '1', idempotency_key => 'k')",

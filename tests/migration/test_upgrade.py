@@ -132,7 +132,15 @@ def a_function_returns_something_else(release: Release) -> None:
     release.edit("operate/resume.sql", "returns boolean", "returns text")
 
 
-@change("function dlq._now", "view dlq.activity", "view dlq.backlog", "view dlq.circuits", "view dlq.health", "grants")
+@change(
+    "function dlq._now",
+    "view dlq.activity",
+    "view dlq.backlog",
+    "view dlq.circuits",
+    "view dlq.health",
+    "view dlq.replay_progress",
+    "grants",
+)
 def a_function_that_views_use_returns_something_else(release: Release) -> None:
     release.edit("engine/_now.sql", "returns timestamptz", "returns timestamp")
 
