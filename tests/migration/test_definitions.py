@@ -41,7 +41,8 @@ _ROUTINE = (
     + r"create or replace (?:function|procedure) [\w.]+\((?:.*|\n(?:  .*\n)+)\)\n"
     + r"(?:returns (?:.*|table \(\n(?:  .*\n)+\))\n)?"
     + r"language (?:sql|plpgsql)(?: (?:immutable|stable|volatile))?(?: strict)?(?: parallel safe)?"
-    + r"(?: security definer)?(?: set search_path = pg_catalog, pg_temp)?(?: set jit = off| set plan_cache_mode = force_custom_plan)?\n"
+    + r"(?: security definer)?(?: set search_path = pg_catalog, pg_temp)?"
+    + r"(?: set jit = off| set plan_cache_mode = force_custom_plan)?\n"
     + r"as \$\$\n(?:.*\n)+\$\$;"
     + _COMMENT
 )
