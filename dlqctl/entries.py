@@ -31,9 +31,9 @@ _FILTERS = {
     "since": "e.created_at >= %(since)s",
     "until": "e.created_at < %(until)s",
     "status_code": "e.last_status_code = %(status_code)s",
-    "error_text": "strpos((select a.error from dlq.delivery_attempts as a where a.entry_id = e.id"
-    " order by a.attempt desc limit 1), %(error_text)s) > 0",
-    "phone_number": "w.phone_number = %(phone_number)s",
+    "error_text": "strpos((select lower(a.error) from dlq.delivery_attempts as a where a.entry_id = e.id"
+    " order by a.attempt desc limit 1), lower(%(error_text)s)) > 0",
+    "phone_number": r"regexp_replace(w.phone_number, '\D', '', 'g') = regexp_replace(%(phone_number)s, '\D', '', 'g')",
 }
 
 

@@ -273,9 +273,9 @@ def amend(dsn: str | None, entry: str, file: IO[bytes], reason: str, yes: bool) 
         difference = entries.difference(connection, entry_id, payload)
         if not difference:
             raise DlqctlError(f"that is the payload of {entry_id} already", "nothing was changed")
-        for line in difference:
-            say(line)
-        if not yes:
+        if not yes:  # what is personal is for whoever looks, and not for a log
+            for line in difference:
+                say(line)
             _ask(f"Amend {entry_id}?")
         if not entries.amend(connection, entry_id, payload, reason):
             _say_why_not(connection, [entry_id])

@@ -1,5 +1,4 @@
--- Opens the row of a run. Refuses to run blind: if row level security applied to this function's owner, or the
--- table were somebody else's, the queue would look empty and every run would be a success.
+-- Opens the row of a run. Refuses to run blind: see dlq._check_sight().
 -- Runs that stopped reporting a minute ago are dead: they are closed as interrupted by
 -- whoever begins first; the others do not wait for it.
 create or replace function dlq._begin_run()
@@ -9,13 +8,7 @@ as $$
 declare
   v_id bigint;
 begin
-  if row_security_active('public.webhook_dlq') then
-    raise exception using
-      errcode = 'WD003',
-      message = 'the processor cannot see public.webhook_dlq',
-      detail = format('Row level security applies to %s, which runs it.', current_user),
-      hint = 'dlq_owner must own the table and the functions, without FORCE ROW LEVEL SECURITY. Run: dlqctl migrate --check';
-  end if;
+  perform dlq._check_sight('the processor');
 
   update public.dlq_processing_log as l
   set status = 'interrupted'

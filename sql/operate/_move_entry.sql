@@ -1,36 +1,40 @@
--- Puts an entry into a state by a person's verb, and records it. Pending: due now, with all retries before it again; the attempts
--- made so far stay counted. The caller has locked the entry.
-create or replace function dlq._move_entry(entry public.webhook_dlq, status text, verb text, reason text)
-returns void
+-- What retry, redeliver and discard have in common: a person puts an entry from one of some states into another, for a reason, on
+-- record. To pending: due now, with all retries before it again; the attempts made so far stay counted. False, and nothing
+-- changes, where it is in no such state, was erased, or is an echo: these have nothing of their own to send.
+-- example: a reason, for whoever gave none.
+create or replace function dlq._move_entry(id uuid, verb text, reason text, from_states text[], to_state text, example text)
+returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_is_due boolean := _move_entry.status = 'pending';
-  v_new public.webhook_dlq := entry;
+  v_is_due boolean := to_state = 'pending';
+  v_old public.webhook_dlq;
+  v_new public.webhook_dlq;
 begin
-  v_new.status := _move_entry.status;
-  v_new.next_retry_at := case when v_is_due then dlq._now() end;
-  v_new.settled_at := case when not v_is_due then dlq._now() end;
-  if v_is_due then
-    v_new.retry_count := 0;
-    v_new.unanswered_count := 0;
+  perform dlq._check_reason(_move_entry.reason, format('select dlq.%s(%L, %L)', verb, _move_entry.id, example));
+  v_old := dlq._lock_entry(_move_entry.id);
+  if v_old.status <> all (from_states) or not dlq._is_sendable(v_old) then
+    return false;
   end if;
 
   update public.webhook_dlq as e
   set
-    status = v_new.status,
-    next_retry_at = v_new.next_retry_at,
-    settled_at = v_new.settled_at,
-    retry_count = v_new.retry_count,
-    unanswered_count = v_new.unanswered_count,
+    status = to_state,
+    next_retry_at = case when v_is_due then dlq._now() end,
+    settled_at = case when not v_is_due then dlq._now() end,
+    retry_count = case when v_is_due then 0 else e.retry_count end,
+    unanswered_count = case when v_is_due then 0 else e.unanswered_count end,
     updated_at = dlq._now()
-  where e.id = entry.id;
+  where e.id = v_old.id
+  returning e.* into v_new;
 
   perform dlq._audit(
-    verb, 'public.webhook_dlq', entry.id::text, reason, dlq._state_of(entry), dlq._state_of(v_new),
+    verb, 'public.webhook_dlq', v_old.id::text, _move_entry.reason, to_jsonb(v_old), to_jsonb(v_new),
     '{status,next_retry_at,settled_at,retry_count,unanswered_count}');
+  return true;
 end
 $$;
 
-comment on function dlq._move_entry(public.webhook_dlq, text, text, text) is
-'Puts an entry that is locked into a state by a person''s verb, for a reason, and records it.';
+comment on function dlq._move_entry(uuid, text, text, text[], text, text) is
+$$Puts an entry that is in one of some states into another by a person's verb, for a reason, and records it. False: it is in none of them,
+erased, or an echo. WD002: no reason, or no such entry.$$;

@@ -21,7 +21,7 @@ begin
       detail = 'Nothing was changed.', hint = 'Give such a number as a string.';
   end if;
   v_entry := dlq._lock_entry(amend.id);
-  if v_entry.status not in ('pending', 'failed', 'discarded') or v_entry.duplicate_of is not null or v_entry.erased_at is not null then
+  if v_entry.status not in ('pending', 'failed', 'discarded') or not dlq._is_sendable(v_entry) then
     return false;
   end if;
   insert into dlq.amendments (entry_id, amended_at, amended_by, reason, payload, raw_body)

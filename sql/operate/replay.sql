@@ -56,7 +56,7 @@ begin
     select
       e.id, e.created_at, e.status, e.next_retry_at, e.settled_at, e.retry_count, e.unanswered_count, e.attempt_count
     from public.webhook_dlq as e
-    where e.id = any (v_ids) and e.status = replay.status
+    where e.id = any (v_ids) and e.status = replay.status and e.erased_at is null
     order by e.id
     for update
   ),

@@ -8,13 +8,7 @@ as $$
 declare
   v_id bigint;
 begin
-  if row_security_active('public.webhook_dlq') then
-    raise exception using
-      errcode = 'WD003',
-      message = 'maintenance cannot see public.webhook_dlq',
-      detail = format('Row level security applies to %s, which runs it.', current_user),
-      hint = 'dlq_owner must own the table and the functions, without FORCE ROW LEVEL SECURITY. Run: dlqctl migrate --check';
-  end if;
+  perform dlq._check_sight('maintenance');
   if dlq._is_production() is not true then
     raise exception using
       errcode = 'WD004',

@@ -10,7 +10,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -23,10 +22,11 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from dlqctl.cluster import Cluster, loopback_is_direct
+from dlqctl.cluster import Cluster
 from dlqctl.errors import DlqctlError
 from tests.faults.disk import SmallDisk
 from tests.faults.handlers import TIMEOUT_MS, Handlers, quietly
+from tests.net_worker import start_net_worker
 
 SERVICES = [f"s{n}" for n in range(10)]  # s8 and s9 follow the template
 UNSENDABLE = 87  # of each hundred: bytes that cannot be sent as they are
@@ -191,7 +191,7 @@ class Storm:
         ]
         try:
             if not self.is_pg_net:
-                self._workers = [self._start_worker() for _ in range(2)]
+                self._workers = [start_net_worker(self.cluster.dsn(user="sender")) for _ in range(2)]
             for thread in threads:
                 thread.start()
             yield
@@ -226,15 +226,6 @@ class Storm:
         for done, n in enumerate(numbers):
             self.store(n)
             self._over.wait(max(0, began + seconds * done / len(numbers) - time.monotonic()))
-
-    def _start_worker(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "dlqctl", "--dsn", self.cluster.dsn(user="sender"), "net-worker"],
-            env={**os.environ, **loopback_is_direct()},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
 
     # The faults.
 
@@ -344,7 +335,7 @@ class Storm:
         self._workers[which].kill()
         self._workers[which].wait()
         time.sleep(dice.uniform(0, 1))
-        self._workers[which] = self._start_worker()
+        self._workers[which] = start_net_worker(self.cluster.dsn(user="sender"))
         return ""
 
     def _the_sender_is_restarted(self, dice: random.Random) -> None:
@@ -358,7 +349,7 @@ class Storm:
         except subprocess.TimeoutExpired:
             self._workers[which].kill()
             self._workers[which].wait()
-        self._workers[which] = self._start_worker()
+        self._workers[which] = start_net_worker(self.cluster.dsn(user="sender"))
 
     def _the_sender_stands_still(self, dice: random.Random) -> None:
         pid = self._senders_session() if self.is_pg_net else dice.choice(self._workers).pid
@@ -535,7 +526,7 @@ class Storm:
         if not self.is_pg_net:
             for n, worker in enumerate(self._workers):
                 if worker.poll() is not None:
-                    self._workers[n] = self._start_worker()
+                    self._workers[n] = start_net_worker(self.cluster.dsn(user="sender"))
         deadline = time.monotonic() + seconds
         while True:
             if not wait:

@@ -19,6 +19,7 @@ from tests.conftest import _require_pg_net
 from tests.db.conftest import Queue
 from tests.db.conftest import queue as queue
 from tests.faults.crowd import LOCK_WAIT_MS, SETTINGS, VERBS, Crowd
+from tests.faults.crowd_verdict import judge, lock_waits
 from tests.net_worker import net_worker
 
 IS_LONG = os.environ.get("DLQCTL_FAULTS") == "long"
@@ -45,8 +46,8 @@ def test_all_at_once_nothing_is_in_flight_twice_no_cap_is_passed_and_nobody_wait
             crowd.work(SECONDS)
             worked = time.monotonic() - began
             crowd.settle(SECONDS / 4 if IS_LONG else SECONDS)
-        crowd.judge()
-        waits = crowd.lock_waits()
+        judge(cluster.dsn(), crowd.figures, crowd.calls)
+        waits = lock_waits(cluster.log_path)
     _report(crowd, waits, worked, time.monotonic() - began)
 
     figures = crowd.figures
