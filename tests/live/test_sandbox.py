@@ -183,9 +183,12 @@ def test_it_outlives_the_thread_that_started_it() -> None:
 @on_linux
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_it_does_not_outlive_its_parent(signum: signal.Signals) -> None:
+    # A shell's background jobs, and what nohup started, come with these two ignored.
     script = """
-import subprocess, sys
+import signal, subprocess, sys
 from dlqctl.cluster import start_cluster
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 with start_cluster() as cluster:
     beside = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     try:
