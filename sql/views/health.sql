@@ -214,3 +214,7 @@ from failed as f;
 comment on view dlq.health is
 $$How the queue is, one row a check: name, level (ok, warning, error), detail, and remediation: what to type.
 Safe on a standby, and in milliseconds whatever is stored.$$;
+comment on column dlq.health.name is 'What is looked at.';
+comment on column dlq.health.level is 'ok, warning or error.';
+comment on column dlq.health.detail is 'How it is.';
+comment on column dlq.health.remediation is 'What to type. Null if there is nothing to do.';
