@@ -52,7 +52,7 @@ select 'sender',
     else 'no net-worker has been seen'
   end,
   case
-    when h.reason is not null then 'see docs/reference.md, WD004'
+    when h.reason is not null then 'see docs/errors.md#wd004'
     when h.pg_net is null and h.running = 0 then 'keep this running: dlqctl net-worker'
   end
 from (

@@ -36,6 +36,7 @@ from dlq.replays as r
 comment on view dlq.replay_progress is
 $$Each replay, and how many of its entries are: waiting (not tried since; due: of them, those due now), processing, reprocessed, retrying (tried since,
 and pending again), failed, discarded, put_back (it was cancelled), removed (with their age). It is over when none is waiting or processing.$$;
+comment on column dlq.replay_progress.id is 'As in dlq.replays.';
 comment on column dlq.replay_progress.waiting is 'Of its entries, those not tried since.';
 comment on column dlq.replay_progress.processing is 'Those that are being sent.';
 comment on column dlq.replay_progress.reprocessed is 'Those delivered.';
