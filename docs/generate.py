@@ -1,7 +1,7 @@
 """Writes docs/sql.md, from the comments in a database's catalog, and docs/commands.md, from the command line itself.
 
-    python docs/generate.py          writes both
-    python docs/generate.py --check  writes nothing; names what differs and exits 1
+python docs/generate.py          writes both
+python docs/generate.py --check  writes nothing; names what differs and exits 1
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import click
 import psycopg
@@ -23,6 +24,19 @@ from dlqctl.migrate import migrate
 
 FOLDER = Path(__file__).parent
 _NOTICE = "<!-- Generated: `make docs`. Its words are in {}. -->"
+
+_ABOUT_SQL = """
+What psql says by `\\d+ webhook_dlq`, `\\dv+ dlq.*` and `\\df+ dlq.*`. Names that begin with `_` are dlqctl's own and
+may change: they are left out, as is schema `net`, which is [the sender's](net-worker.md). Who may what, and which columns:
+[access.md](access.md). What an error `WD…` means: [errors.md](errors.md). On Supabase `service_role` has the rights of
+`dlq_admin`.
+"""
+
+_ABOUT_COMMANDS = """
+What `dlqctl COMMAND --help` says. Each command that connects to a database takes `--dsn` too, before or after its name;
+without it the environment says which: `DLQCTL_DATABASE_URL`, `DATABASE_URL`, or libpq's own (`PGHOST`, `PGSERVICE`, …).
+Exit status: 0 ok, 1 the answer is no, 2 usage, 3 cannot connect. Data goes to stdout, words to stderr.
+"""
 
 # What a folder of sql/ is for, in the order in which a webhook meets it.
 _FOLDERS = {
@@ -108,11 +122,11 @@ _ARGUMENTS = """
 
 def sql_page(connection: psycopg.Connection) -> str:
     """What there is in SQL for people and programs: tables, views and functions, but not those named with a _."""
-    cursor = connection.cursor(row_factory=namedtuple_row)
+    cursor: psycopg.Cursor[Any] = connection.cursor(row_factory=namedtuple_row)
     relations = cursor.execute(_RELATIONS).fetchall()
     tables = [relation for relation in relations if relation.kind == "r"]
     views = [relation for relation in relations if relation.kind == "v"]
-    functions: dict[str, list[psycopg.rows.Row]] = {}
+    functions: dict[str, list[Any]] = {}
     for function in cursor.execute(_FUNCTIONS).fetchall():
         functions.setdefault(_folder(function.proname, function.name), []).append(function)
     titles = list(dict.fromkeys([*_FOLDERS.values(), *sorted(functions)]))
@@ -121,10 +135,7 @@ def sql_page(connection: psycopg.Connection) -> str:
     lines = [
         _NOTICE.format("the `comment on` of each object, in `sql/` and `migrations/`"),
         "# Tables, views and functions",
-        _fill("What psql says by `\\d+ webhook_dlq`, `\\dv+ dlq.*` and `\\df+ dlq.*`. Names that begin with `_` are dlqctl's own and may "
-        "change: they are left out, as is schema `net`, which is [the sender's](net-worker.md). Who may what, and which columns: "
-        "[access.md](access.md). What an error `WD…` means: [errors.md](errors.md). On Supabase `service_role` has the rights of "
-        "`dlq_admin`."),
+        _fill(_ABOUT_SQL),
     ]
     for title, names in (
         ("Tables", [r.name for r in tables]),
@@ -168,7 +179,7 @@ def _folder(proname: str, name: str) -> str:
     return _FOLDERS.get(path.parent.name, path.parent.name.capitalize())
 
 
-def _signature(function: psycopg.rows.Row, arguments: list[psycopg.rows.Row]) -> str:
+def _signature(function: Any, arguments: list[Any]) -> str:
     given = [f"{a.name or ''} {_type(a.type)}{_default(a.default)}".strip() for a in arguments if a.mode in "ib"]
     returned = ", ".join(f"{a.name} {_type(a.type)}" for a in arguments if a.mode in "ot")
     head = f"call {function.name}" if function.kind == "p" else function.name
@@ -201,9 +212,7 @@ def commands_page() -> str:
     lines = [
         _NOTICE.format("`dlqctl/cli/`"),
         "# Commands",
-        _fill("What `dlqctl COMMAND --help` says. Each command that connects to a database takes `--dsn` too, before or after its name; "
-        "without it the environment says which: `DLQCTL_DATABASE_URL`, `DATABASE_URL`, or libpq's own (`PGHOST`, `PGSERVICE`, …). "
-        "Exit status: 0 ok, 1 the answer is no, 2 usage, 3 cannot connect. Data goes to stdout, words to stderr."),
+        _fill(_ABOUT_COMMANDS),
     ]
     pages = list(_commands(cli, "dlqctl"))
     lines.append(_fill(", ".join(f"[`{path}`](#{anchor(path)})" for path, _ in pages[1:] if path.count(" ") == 1)))
@@ -216,7 +225,8 @@ def commands_page() -> str:
             if rows:
                 lines.append("\n".join(["| option | |", "|---|---|", *rows]))
             if isinstance(command, click.Group) and path != "dlqctl":
-                lines.append("\n".join(f"- [`{name}`](#{anchor(name)})" for name, _ in list(_commands(command, path))[1:]))
+                names = [name for name, _ in list(_commands(command, path))[1:]]
+                lines.append("\n".join(f"- [`{name}`](#{anchor(name)})" for name in names))
     return "\n\n".join(lines) + "\n"
 
 
@@ -256,7 +266,7 @@ def anchor(heading: str) -> str:
 
 
 def _fill(text: str) -> str:
-    return fill(text, 120, break_long_words=False, break_on_hyphens=False)
+    return fill(text.strip(), 120, break_long_words=False, break_on_hyphens=False)
 
 
 def _prose(text: str | None) -> str:

@@ -58,7 +58,8 @@ class Place:
     def fill(self) -> None:
         """Have entries in each state, whatever was done to those of before."""
         with psycopg.connect(self.box.cluster.dsn()) as conn:
-            conn.execute("truncate webhook_dlq, dlq.delivery_attempts, dlq.in_flight, dlq.replays, dlq.replayed_entries")
+            tables = "webhook_dlq, dlq.delivery_attempts, dlq.in_flight, dlq.replays, dlq.replayed_entries"
+            conn.execute(f"truncate {tables}".encode())
         for status in ("pending", "failed", "discarded", "reprocessed"):
             for code in (500, 503):
                 self.entry(status, code)

@@ -11,7 +11,7 @@ from dlqctl.bundle import ROOT
 
 IS_CHECKOUT = (ROOT / "README.md").exists()
 
-_HIDDEN = {"build", "dist", "node_modules"}
+_HIDDEN = re.compile(r"\.|(build|dist|node_modules)$")
 _FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.M | re.S)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -37,7 +37,7 @@ class Block:
 def pages() -> list[Path]:
     """Every page of the checkout, at its root or in a folder of it."""
     found = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md")] if IS_CHECKOUT else []
-    return sorted(path for path in found if not any(part[0] == "." or part in _HIDDEN for part in _name(path).split("/")))
+    return sorted(path for path in found if path.parent == ROOT or not _HIDDEN.match(path.parent.name))
 
 
 def blocks(path: Path) -> list[Block]:

@@ -52,12 +52,12 @@ NOT_RUN = {
     "docs/access.md#signed-in-users ts": "supabase-js needs a project; tests/security/test_claim.py does what it sends",
     "docs/net-worker.md#as-a-service": "it makes a user, a service and files of the machine's",
     "docs/net-worker.md#changing-the-sender": "it needs both senders; tests/migration/test_change_sender.py has them",
-    "docs/supabase.md#in-the-handler ts": "supabase-js needs a project; docs/handlers.md has the same without it, and is run",
+    "docs/supabase.md#in-the-handler ts": "supabase-js needs a project; docs/handlers.md has it without, and is run",
     "docs/supabase.md#over-http sh": "PostgREST is not here; tests/migration/test_supabase.py calls both as its role",
     "docs/supabase.md#what-you-have-and-what-it-becomes sql": "Supabase's Vault is not here",
 }
 
 # Commands that cannot be run here, by their beginning.
 COMMANDS_NOT_RUN = {
-    "make ": "each runs this suite, or is run by it: make docs by test_generated.py, make demo by tests/live/test_demo.py",
+    "make ": "it runs this suite, or what test_generated.py and tests/live/test_demo.py run",
 }

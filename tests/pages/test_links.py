@@ -78,7 +78,8 @@ def unknown(command: str) -> str | None:
         current = found
     if current.name == "sandbox":
         return None
-    strange = [word for word in words if word.startswith("--") and word.partition("=")[0] not in options and word != "--"]
+    given = [word.partition("=")[0] for word in words if word.startswith("--") and word != "--"]
+    strange = [option for option in given if option not in options]
     return f"{command}: {strange}" if strange else None
 
 
