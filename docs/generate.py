@@ -27,9 +27,9 @@ _NOTICE = "<!-- Generated: `make docs`. Its words are in {}. -->"
 
 _ABOUT_SQL = """
 What psql says by `\\d+ webhook_dlq`, `\\dv+ dlq.*` and `\\df+ dlq.*`. Names that begin with `_` are dlqctl's own and
-may change: they are left out, as is schema `net`, which is [the sender's](net-worker.md). Who may what, and which columns:
-[access.md](access.md). What an error `WD…` means: [errors.md](errors.md). On Supabase `service_role` has the rights of
-`dlq_admin`.
+may change: they are left out, as is schema `net`, which is [the sender's](net-worker.md). Who may what, and which
+columns: [access.md](access.md). What an error `WD…` means: [errors.md](errors.md). On Supabase
+`service_role` has the rights of `dlq_admin`.
 """
 
 _ABOUT_COMMANDS = """

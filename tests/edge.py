@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,12 @@ _TYPES = {"raw_body": "bytea", "payload": "jsonb", "headers": "jsonb"}
 
 
 @contextlib.contextmanager
-def serve(folder: Path, **env: str) -> Iterator[str]:
-    """Run the folder's index.ts with this environment, and yield its URL; skip without deno."""
+def serve(folder: Path, env: Mapping[str, str], port: int = 0) -> Iterator[str]:
+    """Run the folder's index.ts with this environment, and yield its URL; skip without deno. Port 0 is a free one."""
     deno = shutil.which("deno")
     if deno is None:
         pytest.skip("deno is not installed")
-    port = free_port()
+    port = port or free_port()
     words = ["run", "--no-prompt", "--no-remote", "--check", "--allow-net=127.0.0.1", "--allow-env"]
     process = subprocess.Popen(
         [deno, *words, f"--allow-read={folder}", "index.ts"],

@@ -131,8 +131,8 @@ def edge_function(box: Sandbox, folder: Path) -> Iterator[Handler]:
         door.is_open = True
 
     with open_door(make_conninfo(box.dsn, user="handler")) as door:
-        env = {"WHATSAPP_APP_SECRETS": f"{NEW_SECRET} {SECRET}", "SUPABASE_URL": door.url}
-        with serve(folder, **env, SUPABASE_SERVICE_ROLE_KEY=SERVICE_KEY) as url:
+        keys = {"SUPABASE_URL": door.url, "SUPABASE_SERVICE_ROLE_KEY": SERVICE_KEY}
+        with serve(folder, {**keys, "WHATSAPP_APP_SECRETS": f"{NEW_SECRET} {SECRET}"}) as url:
             yield Handler(url, failing, no_database)
 
 
