@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dlqctl.bundle import ROOT
 
-IS_CHECKOUT = (ROOT / "README.md").exists()
+IS_CHECKOUT = (ROOT / "docs").is_dir()  # a source distribution has no pages but README.md
 
 _HIDDEN = re.compile(r"\.|(build|dist|node_modules)$")
 _FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.M | re.S)
