@@ -1,7 +1,7 @@
 PYTHON_IN_VENV := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test faults bench check wheel clean
+.PHONY: help install demo test faults bench docs check wheel clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ faults: install ## 1,000 webhooks in a storm of faults, twelve minutes for each 
 
 bench: install ## run the benchmarks, about an hour; `make bench ARGS=outage` runs one: see bench/README.md
 	@for name in $(or $(ARGS),head_of_line fairness neighbour outage); do $(PYTHON_IN_VENV) -m bench.$$name || exit; done
+
+docs: install ## write docs/sql.md and docs/commands.md, from the comments in the database and from the commands themselves
+	@$(PYTHON_IN_VENV) docs/generate.py
 
 check: install ## check style and types
 	@$(PYTHON_IN_VENV) -m ruff check

@@ -118,7 +118,8 @@ _READ = {
         where p.pronamespace = {schema} and p.proname = '{name}'""",
     "view": """
         select c.oid, pg_get_viewdef(c.oid), c.reloptions, obj_description(c.oid, 'pg_class'),
-          (select array_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod) order by a.attnum)
+          (select array_agg(array[a.attname, format_type(a.atttypid, a.atttypmod), col_description(c.oid, a.attnum)]
+             order by a.attnum)
            from pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
           pg_get_userbyid(c.relowner)
         from pg_class as c

@@ -37,7 +37,7 @@ select pg_advisory_xact_lock({ENGINE_LOCK});
 
 @dataclass(frozen=True)
 class Definition:
-    """One object as a file defines it: `create …` and its comment.
+    """One object as a file defines it: `create …` and its comment, of a view also those of its columns.
 
     `kind` is function, procedure, view, trigger or policy; `name` is qualified, except that of a
     trigger or policy, which belongs to `table`.
@@ -86,7 +86,7 @@ $policy$;
             head = f"create table {self.shadow_table} (like {self.table});\n"
             return head + re.sub(rf"\b(on|table) {re.escape(self.table)}\b", rf"\1 {self.shadow_table}", self.sql)
         return re.sub(
-            rf"^((?:create or replace|comment on) {self.kind} ){re.escape(self.name)}\b",
+            rf"^((?:create or replace|comment on) {self.kind} |comment on column ){re.escape(self.name)}\b",
             rf"\1pg_temp.{self.name.rpartition('.')[2]}",
             self.sql,
             flags=re.MULTILINE,

@@ -37,8 +37,8 @@ _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 @click.command("list")
-@click.option("--service", metavar="SERVICE")
-@click.option("--status", type=_STATUSES)
+@click.option("--service", metavar="SERVICE", help="Of this service.")
+@click.option("--status", type=_STATUSES, help="In this state.")
 @click.option("--since", metavar="WHEN", help="Stored then or later: a time, or an age as in '2 hours'.")
 @click.option("--until", metavar="WHEN", help="Stored before.")
 @click.option("--status-code", type=int, metavar="CODE", help="What the last attempt was answered.")

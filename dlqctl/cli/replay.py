@@ -25,7 +25,7 @@ _STATUSES = click.Choice(["failed", "pending", "discarded", "reprocessed"])
 
 @click.group(cls=Lines, invoke_without_command=True, subcommand_metavar="[list | watch ID | cancel ID]")
 @click.option("--reason", help="Why; it goes into dlq.audit_log.")
-@click.option("--service", metavar="SERVICE")
+@click.option("--service", metavar="SERVICE", help="Of this service.")
 @click.option("--status", type=_STATUSES, help="failed, unless said. reprocessed: delivered already.")
 @click.option("--since", metavar="WHEN", help="Stored then or later: a time, or an age as in '2 hours'.")
 @click.option("--until", metavar="WHEN", help="Stored before.")

@@ -219,6 +219,7 @@ alter table dlq.replays enable row level security;
 comment on table dlq.replays is
 $$One call of dlq.replay(): what a person has sent again at a time. What became of it: dlq.replay_progress.$$;
 comment on column dlq.replays.id is 'Ascending, with gaps.';
+comment on column dlq.replays.id is 'Ascending, with gaps.';
 comment on column dlq.replays.replayed_at is 'When. The pace is counted from here.';
 comment on column dlq.replays.cancelled_at is 'When it was cancelled. Null: it was not.';
 comment on column dlq.replays.matched is 'How many entries the filters matched.';
@@ -644,4 +645,5 @@ comment on constraint retry_schedule_is_waits on dlq.endpoints is
 
 alter table dlq.alembic_version enable row level security;
 comment on table dlq.alembic_version is 'The revision of the tables. Functions, views, triggers, policies and grants have none: they are compared.';
+comment on column dlq.alembic_version.version_num is 'The last revision that this database has.';
 comment on schema dlq is 'dlqctl: the dead-letter queue''s code and its inner tables. What people name is in public.';

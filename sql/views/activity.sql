@@ -29,3 +29,10 @@ from clock as c;
 comment on view dlq.activity is
 $$What goes on, one row: entries pending, due and in flight, and those stored, delivered and failed (given up) within the last
 minute. Counts stop at 100,000.$$;
+comment on column dlq.activity.at is 'The time of the look.';
+comment on column dlq.activity.pending is 'Entries that wait.';
+comment on column dlq.activity.due is 'Of them, those whose next_retry_at has come.';
+comment on column dlq.activity.in_flight is 'Entries that are being sent.';
+comment on column dlq.activity.stored is 'Entries stored within the last minute.';
+comment on column dlq.activity.delivered is 'Entries delivered within the last minute.';
+comment on column dlq.activity.failed is 'Entries given up within the last minute.';

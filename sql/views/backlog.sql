@@ -12,3 +12,7 @@ group by e.service;
 
 comment on view dlq.backlog is
 'What waits, by service: entries pending, those of them that are due now, and the earliest next_retry_at.';
+comment on column dlq.backlog.service is 'As in webhook_dlq.service.';
+comment on column dlq.backlog.pending is 'Its entries that wait.';
+comment on column dlq.backlog.due is 'Of them, those whose next_retry_at has come.';
+comment on column dlq.backlog.next_retry_at is 'The earliest of theirs.';

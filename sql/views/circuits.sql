@@ -48,3 +48,14 @@ from (
 comment on view dlq.circuits is
 $$How much may be sent to each service now. state: closed (all is well), half open (fewer than max_in_flight), open (only probes, the next
 at probe_at), paused (by a person), disabled, or no endpoint. is_slow: it lately timed out, and goes apart from the others where pg_net sends.$$;
+comment on column dlq.circuits.service is 'As in webhook_dlq.service.';
+comment on column dlq.circuits.state is 'closed, half open, open, paused, disabled, or no endpoint.';
+comment on column dlq.circuits.cap is 'At most this many of its requests are under way at once. Null: max_in_flight.';
+comment on column dlq.circuits.in_flight is 'Its entries that are being sent.';
+comment on column dlq.circuits.max_in_flight is 'At most what cap grows to, as its endpoint says.';
+comment on column dlq.circuits.probe_at is 'When the next probe is sent. Null unless the circuit is open.';
+comment on column dlq.circuits.is_slow is 'Whether it timed out within the last ten minutes.';
+comment on column dlq.circuits.paused_at is 'When a person paused it, or everything.';
+comment on column dlq.circuits.paused_until is 'When the pause ends by itself. Null: when it is resumed.';
+comment on column dlq.circuits.paused_by is 'Who paused it.';
+comment on column dlq.circuits.pause_reason is 'Why.';

@@ -17,3 +17,6 @@ from public.webhook_dlq as e;
 comment on view dlq.entries is
 $$The queue without payload, phone number, headers and error text. is_raw: the body is not JSON and is kept in raw_body.
 last_outcome and last_status_code: of the last attempt, as in dlq.delivery_attempts; null before the first.$$;
+comment on column dlq.entries.is_raw is 'The body is not JSON, and is kept in raw_body.';
+comment on column dlq.entries.last_outcome is 'The outcome of the last attempt. Null before the first.';
+comment on column dlq.entries.last_status_code is 'The HTTP status that the last attempt was answered. Null if it was not.';

@@ -52,7 +52,7 @@ select 'sender',
     else 'no net-worker has been seen'
   end,
   case
-    when h.reason is not null then 'see docs/reference.md, WD004'
+    when h.reason is not null then 'see docs/errors.md#wd004'
     when h.pg_net is null and h.running = 0 then 'keep this running: dlqctl net-worker'
   end
 from (
@@ -214,3 +214,7 @@ from failed as f;
 comment on view dlq.health is
 $$How the queue is, one row a check: name, level (ok, warning, error), detail, and remediation: what to type.
 Safe on a standby, and in milliseconds whatever is stored.$$;
+comment on column dlq.health.name is 'What is looked at.';
+comment on column dlq.health.level is 'ok, warning or error.';
+comment on column dlq.health.detail is 'How it is.';
+comment on column dlq.health.remediation is 'What to type. Null if there is nothing to do.';

@@ -36,3 +36,15 @@ from dlq.replays as r
 comment on view dlq.replay_progress is
 $$Each replay, and how many of its entries are: waiting (not tried since; due: of them, those due now), processing, reprocessed, retrying (tried since,
 and pending again), failed, discarded, put_back (it was cancelled), removed (with their age). It is over when none is waiting or processing.$$;
+comment on column dlq.replay_progress.id is 'As in dlq.replays.';
+comment on column dlq.replay_progress.waiting is 'Of its entries, those not tried since.';
+comment on column dlq.replay_progress.processing is 'Those that are being sent.';
+comment on column dlq.replay_progress.reprocessed is 'Those delivered.';
+comment on column dlq.replay_progress.retrying is 'Those tried since and pending again.';
+comment on column dlq.replay_progress.failed is 'Those that have failed again.';
+comment on column dlq.replay_progress.discarded is 'Those discarded since.';
+comment on column dlq.replay_progress.put_back is 'Those that are again what they were: the replay was cancelled.';
+comment on column dlq.replay_progress.removed is 'Those that are gone, with their age.';
+comment on column dlq.replay_progress.due is 'Of those waiting, how many are due now.';
+comment on column dlq.replay_progress.next_due_at is 'When the next of those waiting is due.';
+comment on column dlq.replay_progress.last_due_at is 'When the last of them is due.';

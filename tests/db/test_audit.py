@@ -186,12 +186,11 @@ def test_a_bulk_change_is_on_record_entry_by_entry_under_one_time(queue: Queue) 
     assert "audit_log_key" in str(plan)
 
 
-def test_the_queries_of_the_reference_find_what_they_say(log: Queue) -> None:
+def test_the_queries_of_the_page_find_what_they_say(log: Queue) -> None:
     entry = log.store(phone_number="+15550100")
     log.conn.execute("update webhook_dlq set phone_number = null where id = %s", (entry,))
-    page = (Path(__file__).parents[2] / "docs/reference.md").read_text()
-    section = page.partition("## The audit log\n")[2].partition("\n## ")[0]
-    blocks = re.findall(r"```sql\n(.*?)```", section, re.DOTALL)
+    page = (Path(__file__).parents[2] / "docs/audit.md").read_text()
+    blocks = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
 
     *_, become, find, _ = [query for block in blocks for query in block.split(";\n") if query]
     for block in blocks:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
 
 from dlqctl import receiver as handlers
-from dlqctl.bundle import ROOT
 from dlqctl.receiver import Receiver
 from dlqctl.sandbox import Sandbox, command_env, sandbox
 
@@ -272,37 +269,3 @@ def test_a_closed_pipe_is_no_error(box: Sandbox) -> None:
             ["bash", "-c", command], env=command_env(box), capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stderr) == (0, ""), words
-
-
-def _readme(language: str) -> list[str]:
-    text = (ROOT / "README.md").read_text()
-    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
-
-
-@pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="not in a checkout")
-def test_every_command_and_statement_in_the_readme_works(box: Sandbox, receiver: Receiver, tmp_path: Path) -> None:
-    shell = [block for block in _readme("sh") if "make demo" not in block]
-    assert len(shell) == 2
-    script = "".join(shell)
-    script = script.replace("pip install dlqctl\n", "").replace("dlqctl migrate\n", "dlqctl migrate --net-worker\n")
-    # Nothing leaves this machine: the example's host is the receiver.
-    script = script.replace(
-        "https://example.com/hooks/whatsapp", f"{receiver.url('whatsapp')} --allow-http --allow-private"
-    )
-    assert "example.com" not in script
-    script = script.replace("dlqctl ", f"{sys.executable} -m dlqctl ")
-    install, use = script.split("-m dlqctl health", 1)
-    with psycopg.connect(box.dsn, autocommit=True) as conn:
-        conn.execute("call dlq.run_cycle()")  # verify-cron looks for a sign of life
-    for part in (install, f"{sys.executable} -m dlqctl health{use}"):
-        done = subprocess.run(
-            ["bash", "-euxc", part.removesuffix(f"{sys.executable} ")],
-            env={**command_env(box), "PATH": os.environ["PATH"]},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-    with psycopg.connect(box.dsn, autocommit=True) as conn:
-        for block in _readme("sql"):
-            for statement in re.findall(r".+?;$", block, re.S | re.M):
-                conn.execute(statement.encode())
-        assert conn.execute("select count(*) from webhook_dlq where service = 'whatsapp'").fetchone() == (3,)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +14,6 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from dlqctl.bundle import ROOT
 from dlqctl.sandbox import Sandbox, command_env, sandbox
 from tests.live.terminal import terminal
 
@@ -439,28 +436,3 @@ def test_watch_fits_a_small_terminal_and_one_without_colour(box: Sandbox, conn: 
 def test_watch_refuses_what_does_not_go_with_it(box: Sandbox) -> None:
     assert run(box, "health", "--watch", "--format", "json").returncode == 2
     assert run(box, "health", "--interval", "1").returncode == 2
-
-
-# docs/reference.md
-
-
-@pytest.mark.skipif(not (ROOT / "docs" / "reference.md").exists(), reason="not in a checkout")
-def test_every_command_and_statement_of_the_reference_works(
-    box: Sandbox, conn: psycopg.Connection, tmp_path: Path
-) -> None:
-    page = (ROOT / "docs" / "reference.md").read_text()
-    part = page[page.index("\n## Entries\n") : page.index("\n## What a retry looks like\n")]
-    (shell,) = re.findall(r"^```sh\n(.*?)^```$", part, re.M | re.S)
-    (statements,) = re.findall(r"^```sql\n(.*?)^```$", part, re.M | re.S)
-    (tmp_path / "payload.json").write_text('{"a": 1}')
-    states = {"redeliver": "reprocessed"}
-    for line in shell.splitlines():
-        _, verb, *words = shlex.split(line)
-        if words == ["--watch"]:
-            continue
-        entry_id = store(conn, states.get(verb, "failed"))
-        words = [{"ID": entry_id, "payload.json": str(tmp_path / "payload.json")}.get(word, word) for word in words]
-        done = run(box, verb, *words)
-        assert done.returncode == 0, (line, done.stderr)
-    for statement in statements.splitlines():
-        assert conn.execute(statement.encode()).rowcount > 0, statement

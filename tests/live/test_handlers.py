@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
 import time
 import types
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -29,6 +26,7 @@ from dlqctl.cluster import loopback_is_direct
 from dlqctl.receiver import Receiver, Reply, Request
 from dlqctl.sandbox import Sandbox, command_env, sandbox
 from dlqctl.signatures import InvalidSignature, sign_hub, verify_hub
+from tests.edge import SERVICE_KEY, open_door, serve
 
 PAGE = ROOT / "docs" / "signatures.md"
 SECRET, NEW_SECRET = "a-secret-of-the-page", "its-successor"
@@ -115,50 +113,8 @@ def python_handler(box: Sandbox, folder: Path, monkeypatch: pytest.MonkeyPatch) 
             thread.join()
 
 
-class Door(ThreadingHTTPServer):
-    """What PostgREST does with POST /rest/v1/rpc/receive_webhook of application/octet-stream."""
-
-    daemon_threads = True
-
-    def __init__(self, dsn: str) -> None:
-        self.dsn = dsn
-        self.is_open = True
-        super().__init__(("127.0.0.1", 0), _DoorHandler)
-
-
-class _DoorHandler(BaseHTTPRequestHandler):
-    server: Door
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        headers = json.dumps({name.lower(): value for name, value in self.headers.items()})
-        wanted = ("/rest/v1/rpc/receive_webhook", "application/octet-stream", "Bearer service-key", "service-key")
-        came = (self.path, *(self.headers[name] for name in ("content-type", "authorization", "apikey")))
-        status, answer = "400", ""
-        if not self.server.is_open:
-            return  # without a word
-        if came == wanted:
-            with psycopg.connect(self.server.dsn) as conn:
-                conn.execute("select set_config('request.headers', %s, true)", (headers,))
-                row = conn.execute(
-                    "select public.receive_webhook(%s)::text, current_setting('response.status', true)", (body,)
-                ).fetchone()
-                assert row
-                answer, status = row[0], row[1] or "200"
-        self.send_response(int(status))
-        self.send_header("content-length", str(len(answer.encode())))
-        self.end_headers()
-        self.wfile.write(answer.encode())
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
 @contextlib.contextmanager
 def edge_function(box: Sandbox, folder: Path) -> Iterator[Handler]:
-    deno = shutil.which("deno")
-    if deno is None:
-        pytest.skip("deno is not installed")
     (source,) = blocks("ts")
     failing = folder / "failing"
     (folder / "index.ts").write_text(source)
@@ -167,9 +123,6 @@ def edge_function(box: Sandbox, folder: Path) -> Iterator[Handler]:
         f"  if (await Deno.stat({json.dumps(str(failing))}).then(() => true, () => false)) throw new Error('cannot');\n"
         "}\n"
     )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
 
     @contextlib.contextmanager
     def no_database() -> Iterator[None]:
@@ -177,37 +130,10 @@ def edge_function(box: Sandbox, folder: Path) -> Iterator[Handler]:
         yield
         door.is_open = True
 
-    with Door(make_conninfo(box.dsn, user="handler")) as door:
-        thread = threading.Thread(target=door.serve_forever, args=(0.05,))
-        thread.start()
-        env = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(folder),
-            "DENO_SERVE_ADDRESS": f"tcp:127.0.0.1:{port}",
-            "DENO_NO_UPDATE_CHECK": "1",
-            "WHATSAPP_APP_SECRETS": f"{NEW_SECRET} {SECRET}",
-            "SUPABASE_URL": f"http://127.0.0.1:{door.server_port}",
-            "SUPABASE_SERVICE_ROLE_KEY": "service-key",
-        }
-        words = ["run", "--no-prompt", "--no-remote", "--check", "--allow-net=127.0.0.1", "--allow-env"]
-        process = subprocess.Popen(
-            [deno, *words, f"--allow-read={folder}", "index.ts"], cwd=folder, env=env, stderr=subprocess.PIPE
-        )
-        try:
-            deadline = time.monotonic() + 60
-            while True:
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                    break
-                if process.poll() is not None or time.monotonic() > deadline:
-                    process.kill()
-                    raise AssertionError(process.communicate()[1].decode())
-                time.sleep(0.05)
-            yield Handler(f"http://127.0.0.1:{port}/", failing, no_database)
-        finally:
-            process.terminate()
-            process.communicate()
-            door.shutdown()
-            thread.join()
+    with open_door(make_conninfo(box.dsn, user="handler")) as door:
+        keys = {"SUPABASE_URL": door.url, "SUPABASE_SERVICE_ROLE_KEY": SERVICE_KEY}
+        with serve(folder, {**keys, "WHATSAPP_APP_SECRETS": f"{NEW_SECRET} {SECRET}"}) as url:
+            yield Handler(url, failing, no_database)
 
 
 @pytest.fixture(params=["python", "edge function"])

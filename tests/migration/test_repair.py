@@ -22,6 +22,7 @@ EDITS = {
     "function, its rights": ("alter function dlq.resume(text, text) security invoker", "function dlq.resume"),
     "function, its comment": ("comment on function dlq.resume(text, text) is null", "function dlq.resume"),
     "function, gone": ("drop function dlq.unschedule_jobs()", "function dlq.unschedule_jobs", "grants"),
+    "view, a column's comment": ("comment on column dlq.backlog.due is 'Whatever.'", "view dlq.backlog"),
     "procedure, its body": (
         "create or replace procedure dlq.run_cycle() language plpgsql as 'begin end'",
         "procedure dlq.run_cycle",

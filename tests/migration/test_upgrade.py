@@ -322,6 +322,7 @@ def test_what_is_the_users_survives_a_repair(with_theirs: str) -> None:
 def test_what_is_the_users_survives_a_release_that_drops_and_replaces(with_theirs: str, release: Release) -> None:
     a_function_has_another_argument(release)
     release.edit("views/backlog.sql", "  count(*) as pending,\n", "")
+    release.edit("views/backlog.sql", "comment on column dlq.backlog.pending is 'Its entries that wait.';\n", "")
     release.edit("views/health.sql", "select 'server' as name,", "select 'server'::varchar as name,")
 
     migrate(with_theirs, cron=False)
