@@ -7,13 +7,14 @@ is ever cut.
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -36,32 +37,75 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
-def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], output_format: str) -> None:
-    """Print rows as a table, as a JSON array of objects, or as CSV with a header."""
-    rows = list(rows)
-    if output_format == "json":
-        click.echo(as_json([dict(zip(columns, row, strict=True)) for row in rows]))
-    elif output_format == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([[text(value) for value in row] for row in rows])
-    elif sys.stdout.isatty():
-        from rich.box import SIMPLE_HEAD
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], output_format: str) -> int:
+    """Print rows as a table, as a JSON array of objects, or as CSV with a header, and return how many they were.
 
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(printable(text(value))) for value in row))
-        Console(highlight=False).print(table)
-    else:
-        cells = [list(columns), *([printable(text(value)) for value in row] for row in rows)]
-        widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-        for row in cells:
-            click.echo("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
+    They are printed as they come, some at a time. Where that ends with an error, an array is not closed.
+    """
+    if output_format == "json":
+        return _print_json(columns, rows)
+    if output_format == "csv":
+        return _print_csv(columns, rows)
+    return (_print_table if sys.stdout.isatty() else _print_plain)(columns, rows)
+
+
+def _print_json(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    count = 0
+    for batch in batches(rows):
+        objects = [as_json(dict(zip(columns, row, strict=True))) for row in batch]
+        click.echo(("," if count else "[") + "\n" + textwrap.indent(",\n".join(objects), "  "), nl=False)
+        count += len(batch)
+    click.echo("\n]" if count else "[]")
+    return count
+
+
+def _print_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    count = 0
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    for batch in batches(rows):
+        writer.writerows([[text(value) for value in row] for row in batch])
+        sys.stdout.flush()
+        count += len(batch)
+    sys.stdout.flush()
+    return count
+
+
+def _print_plain(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    """Columns as wide as the rows so far need."""
+    count = 0
+    widths = [len(name) for name in columns]
+    for batch in batches(rows):
+        cells = [[printable(text(value)) for value in row] for row in batch]
+        widths = [max(width, *(len(row[i]) for row in cells)) for i, width in enumerate(widths)]
+        lines = [list(columns)] * (count == 0) + cells
+        click.echo("\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines))
+        count += len(batch)
+    if not count:
+        click.echo("  ".join(columns))
+    return count
+
+
+def _print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(text(value))) for value in row))
+    Console(highlight=False).print(table)
+    return table.row_count
+
+
+def batches(rows: Iterable[Sequence[Any]], size: int = 1000) -> Iterator[list[Sequence[Any]]]:
+    """Yield rows some at a time."""
+    rows = iter(rows)
+    while batch := list(itertools.islice(rows, size)):
+        yield batch
 
 
 def as_json(value: Any) -> str:

@@ -96,7 +96,7 @@ def test_a_story_tells_the_replays_that_took_it_and_their_cancellation(queue: Qu
         "stored", "attempt 1", f"replay {first}", "cancel", f"replay {second}", "attempt 2",
     ]  # fmt: skip
     by_what = dict(told)
-    due_at = queue.one("select date_trunc('second', due_at)::text from dlq.replayed_entries where replay_id = %s", first)
+    due_at = queue.one("select date_trunc('second', due_at)::text from dlq.replayed_entries where replay_id = 1")
     assert by_what[f"replay {first}"] == f"by postgres, failed -> pending, due {due_at}: mended"
     assert by_what["cancel"] == f"by postgres, replay {first}, pending -> failed: not yet"
     assert by_what[f"replay {second}"].endswith(": mended at last")
@@ -113,7 +113,8 @@ def test_a_story_tells_its_echoes(queue: Queue) -> None:
     queue.collect()
     queue.store(headers=Jsonb({"dlq-entry": entry_id}), payload="later")
     echoes = [row["id"] for row in queue.rows("select id::text from webhook_dlq where duplicate_of is not null")]
-    assert sorted(detail.rpartition(" ")[2] for what, detail in story(queue, entry_id) if what == "echo") == sorted(echoes)
+    told = [detail.rpartition(" ")[2] for what, detail in story(queue, entry_id) if what == "echo"]
+    assert sorted(told) == sorted(echoes)
     assert len(echoes) == 2
     assert [row["what"] for row in as_reader(queue, "select * from dlq.story(%s)", entry_id)].count("echo") == 2
 
