@@ -173,7 +173,8 @@ def states(connection: psycopg.Connection, ids: Sequence[UUID]) -> list[tuple[UU
 def apply(connection: psycopg.Connection, verb: str, ids: Sequence[UUID], reason: str) -> list[UUID]:
     """Retry, redeliver or discard entries, in one transaction, and return those to which it does not apply."""
     rows = connection.execute(
-        f"select i.id, dlq.{verb}(i.id, %s) from unnest(%s::uuid[]) as i (id)".encode(), (reason, sorted(ids))
+        f"select i.id, dlq.{verb}(i.id, %s) from pg_catalog.unnest(%s::uuid[]) as i (id)".encode(),
+        (reason, sorted(ids)),
     ).fetchall()
     return [entry_id for entry_id, done in rows if not done]
 

@@ -1,7 +1,7 @@
 """Output: data to stdout, as a table for people, as JSON or CSV for programs; words to stderr.
 
-On a terminal a table may be as wide as the terminal and wraps; in a pipe it is plain text, and no value
-is ever cut.
+On a terminal a table that is too wide for it is told name by name; in a pipe it is as wide as it is. No value is ever
+cut.
 """
 
 from __future__ import annotations
@@ -76,10 +76,9 @@ def _print_plain(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
     count = 0
     widths = [len(name) for name in columns]
     for batch in batches(rows):
-        cells = [[printable(text(value)) for value in row] for row in batch]
-        widths = [max(width, *(len(row[i]) for row in cells)) for i, width in enumerate(widths)]
-        lines = [list(columns)] * (count == 0) + cells
-        click.echo("\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines))
+        cells = _cells(batch)
+        widths = _widths(widths, cells)
+        click.echo("\n".join(_aligned([list(columns)] * (count == 0) + cells, widths)))
         count += len(batch)
     if not count:
         click.echo("  ".join(columns))
@@ -87,18 +86,33 @@ def _print_plain(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
 
 
 def _print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """A table if the terminal is wide enough for it, else name by name, as psql does with \\x auto."""
+    cells = _cells(rows)
+    widths = _widths([len(name) for name in columns], cells)
+    room = shutil.get_terminal_size((80, 24)).columns
+    if sum(widths) + 2 * (len(widths) - 1) <= room:
+        click.echo("\n".join(_aligned([list(columns), *cells], widths)))
+        return len(cells)
+    indent = max(map(len, columns)) + 2
+    for number, row in enumerate(cells):
+        if number:
+            click.echo()
+        for name, value in zip(columns, row, strict=True):
+            for first, line in _first(wrap(value, room - indent)):
+                click.echo(f"{name if first else '':<{indent}}{line}".rstrip())
+    return len(cells)
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(text(value))) for value in row))
-    Console(highlight=False).print(table)
-    return table.row_count
+
+def _cells(rows: Iterable[Sequence[Any]]) -> list[list[str]]:
+    return [[printable(text(value)) for value in row] for row in rows]
+
+
+def _widths(least: list[int], cells: list[list[str]]) -> list[int]:
+    return [max(width, *(len(row[i]) for row in cells), 0) for i, width in enumerate(least)]
+
+
+def _aligned(cells: list[list[str]], widths: list[int]) -> list[str]:
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
 
 
 def batches(rows: Iterable[Sequence[Any]], size: int = 1000) -> Iterator[list[Sequence[Any]]]:
@@ -120,7 +134,9 @@ def print_checks(rows: Iterable[Sequence[Any]], output_format: str) -> None:
         print_rows(("name", "level", "detail", "remediation"), rows, output_format)
         return
     indent = max((len(row[0]) for row in rows), default=0) + 11
-    width = max(shutil.get_terminal_size((80, 24)).columns, indent + 20)
+    width = shutil.get_terminal_size((80, 24)).columns
+    hangs = width - indent >= 40
+    indent = indent if hangs else 2
     in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     for name, level, detail, remediation in rows:
         shown = click.style(f"{level:<9}", fg=_COLOURS[level]) if in_colour else f"{level:<9}"
@@ -128,8 +144,8 @@ def print_checks(rows: Iterable[Sequence[Any]], output_format: str) -> None:
             ("-> " if first else "   ") + line
             for first, line in _first(wrap(remediation, width - indent - 3) if remediation else [])
         ]
-        click.echo(f"{shown}{printable(name):<{indent - 9}}{lines[0]}")
-        for line in lines[1:]:
+        click.echo(f"{shown}{printable(name):<{max(0, indent - 9)}}{lines.pop(0) if hangs else ''}".rstrip())
+        for line in lines:
             click.echo(" " * indent + line)
 
 
@@ -151,9 +167,10 @@ def text(value: Any) -> str:
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="seconds")
     if isinstance(value, timedelta):
-        return str(timedelta(seconds=round(value.total_seconds(), 1)))
+        seconds = str(timedelta(seconds=round(value.total_seconds(), 1)))
+        return seconds.rstrip("0") if "." in seconds else seconds
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict | list):
-        return json.dumps(value, default=str)
+        return json.dumps(value, default=str, ensure_ascii=False)
     return str(value)
