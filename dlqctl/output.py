@@ -27,9 +27,13 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
-def say(words: str) -> None:
-    """Say something to the person, on stderr."""
-    click.echo(printable(words), err=True)
+def say(words: str, hint: str | None = None) -> None:
+    """Say something to the person, on stderr, and what to type: wrapped on a terminal, else on one line."""
+    if sys.stderr.isatty():
+        room = shutil.get_terminal_size((80, 24)).columns
+        click.echo("\n".join([*wrap(words, room), *(advice(hint, room) if hint else [])]), err=True)
+    else:
+        click.echo(printable(f"{words} -> {hint}" if hint else words), err=True)
 
 
 def printable(text: str) -> str:
@@ -140,13 +144,15 @@ def print_checks(rows: Iterable[Sequence[Any]], output_format: str) -> None:
     in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     for name, level, detail, remediation in rows:
         shown = click.style(f"{level:<9}", fg=_COLOURS[level]) if in_colour else f"{level:<9}"
-        lines = wrap(str(detail), width - indent) + [
-            ("-> " if first else "   ") + line
-            for first, line in _first(wrap(remediation, width - indent - 3) if remediation else [])
-        ]
+        lines = wrap(str(detail), width - indent) + (advice(remediation, width - indent) if remediation else [])
         click.echo(f"{shown}{printable(name):<{max(0, indent - 9)}}{lines.pop(0) if hangs else ''}".rstrip())
         for line in lines:
             click.echo(" " * indent + line)
+
+
+def advice(words: str, width: int) -> list[str]:
+    """What to type, wrapped: under an arrow."""
+    return [("-> " if first else "   ") + line for first, line in _first(wrap(words, width - 3))]
 
 
 def _first(lines: list[str]) -> list[tuple[bool, str]]:

@@ -149,7 +149,7 @@ def show(dsn: str | None, entry: str, personal: bool, output_format: str) -> Non
 
 def _print_story(told: dict[str, Any]) -> None:
     """Print what `tell` returns: wrapped on a terminal, under its time where that is narrow; in a pipe a line each."""
-    from dlqctl.output import printable, text, wrap
+    from dlqctl.output import advice, printable, text, wrap
 
     room = shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 100_000
     click.echo(told["id"])
@@ -178,7 +178,7 @@ def _print_story(told: dict[str, Any]) -> None:
             head += printable(row["what"])
             lines = wrap(row["detail"], room - indent)
             if row.get("remediation"):
-                lines += wrap(f"-> {row['remediation']}", room - indent)
+                lines += advice(row["remediation"], room - indent)
             if hangs:
                 head = f"{head:<{indent}}{lines.pop(0)}"
             click.echo(head)

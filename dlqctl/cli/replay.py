@@ -156,14 +156,15 @@ def _watch(connection: psycopg.Connection, replay_id: int) -> None:
     from dlqctl.output import say
 
     try:
+        began = time.monotonic()
+        seen = module.progress(connection, replay_id)
         with _telling() as tell:
-            while True:
+            tell(_words(seen))
+            while not seen.is_over:
+                time.sleep(max(1, 4 * (time.monotonic() - began)))
                 began = time.monotonic()
                 seen = module.progress(connection, replay_id)
                 tell(_words(seen))
-                if seen.is_over:
-                    break
-                time.sleep(max(1, 4 * (time.monotonic() - began)))
     except KeyboardInterrupt:
         say(
             f"replay {replay_id} goes on. To see it again: dlqctl replay watch {replay_id}; "

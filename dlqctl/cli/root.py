@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,6 +18,7 @@ from dlqctl.errors import CannotConnect, DlqctlError
 if TYPE_CHECKING:
     import psycopg
 
+_WIDEST = 100
 _FORMATS = click.Choice(["table", "json", "csv"])
 
 
@@ -26,6 +28,30 @@ class Lines(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """What each does, in its first sentence, whole."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, command.get_short_help_str(limit=200)) for name, command in self.commands.items()]
+            )
+
+
+class _Help(click.HelpFormatter):
+    """Help for narrow terminals too: what an option does stands under it, where click would give that ten columns."""
+
+    def write_dl(self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        if self.width >= 60:
+            super().write_dl(rows, col_max, col_spacing)
+            return
+        for term, does in rows:
+            self.write_text(term)
+            if does:
+                with self.indentation():
+                    self.write_text(does)
+
+
+click.Context.formatter_class = _Help
+
 
 class _PipeClosed(Exception):
     """Whoever reads our output has seen enough. Not a BrokenPipeError, which click would make an exit status of 1."""
@@ -33,6 +59,7 @@ class _PipeClosed(Exception):
 
 class _Dlqctl(Lines):
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        options.setdefault("terminal_width", min(shutil.get_terminal_size((80, 24)).columns, _WIDEST) - 2)
         try:
             return super().make_context(*arguments, **options)
         except BrokenPipeError as error:
@@ -45,7 +72,7 @@ class _Dlqctl(Lines):
             raise _PipeClosed from error
 
 
-@click.group(cls=_Dlqctl, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Dlqctl, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST})
 @click.option("--dsn", metavar="DSN", help="Connection string. Else DLQCTL_DATABASE_URL, DATABASE_URL, or libpq's own.")
 @click.option("--debug", is_flag=True, help="Show the trace of an error.")
 @click.version_option(__version__, message="dlqctl %(version)s")
@@ -138,6 +165,5 @@ def main() -> None:
         explained = _explain(error)
         if debug or explained is None:
             raise
-        hint = f" -> {explained.hint}" if explained.hint else ""
-        say(f"dlqctl: {explained.message.rstrip('.')}{hint}")
+        say(f"dlqctl: {explained.message.rstrip('.')}", explained.hint)
         raise SystemExit(explained.exit_code) from None

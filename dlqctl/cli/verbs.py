@@ -75,8 +75,11 @@ def _say_why_not(connection: psycopg.Connection, ids: Sequence[UUID]) -> None:
     from dlqctl import entries
     from dlqctl.output import say
 
-    for entry_id, _, status, detail, remediation in entries.states(connection, ids) if ids else ():
-        say(f"not {entry_id}, which is {status}: {detail}{f' -> {remediation}' if remediation else ''}")
+    seen = entries.states(connection, ids) if ids else []
+    for gone in sorted({*ids} - {row[0] for row in seen}):
+        say(f"not {gone}, which is gone meanwhile")
+    for entry_id, _, status, detail, remediation in seen:
+        say(f"not {entry_id}, which is {status}: {detail}", remediation)
 
 
 @click.command()
@@ -148,9 +151,10 @@ def erase(dsn: str | None, phone_number: str, reason: str, yes: bool) -> None:
         if not yes:
             with waiting("reading the whole queue"):
                 found = entries.erase(connection, phone_number, reason, dry_run=True)
-            say(_counted(found))
             if not any(found.values()):
+                say("nothing is kept of that number")
                 return
+            say(_counted(found))
             ask("Erase what they hold of this number? It cannot be undone.")
         with waiting("reading the whole queue"):
             erased = entries.erase(connection, phone_number, reason)
