@@ -6,7 +6,7 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -39,7 +39,7 @@ class Lines(click.Group):
 class _Help(click.HelpFormatter):
     """Help for narrow terminals too: what an option does stands under it, where click would give that ten columns."""
 
-    def write_dl(self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
         if self.width >= 60:
             super().write_dl(rows, col_max, col_spacing)
             return
@@ -130,13 +130,20 @@ def _explain(error: Exception) -> DlqctlError | None:
         return None
     said = error.diag.message_primary or " ".join(str(error).split())
     errors = psycopg.errors
-    if isinstance(error, errors.InvalidSchemaName | errors.UndefinedTable | errors.UndefinedFunction):
+    undefined = errors.InvalidSchemaName, errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction
+    if isinstance(error, undefined):
         return DlqctlError(f"dlqctl is not, or not wholly, in this database: {said}", "dlqctl migrate")
     if isinstance(error, errors.InsufficientPrivilege):
         return DlqctlError(said, "ask for a role: grant dlq_admin to ROLE (or dlq_reader, to look)")
     if isinstance(error, errors.ReadOnlySqlTransaction):
         return DlqctlError(f"{said}: this is a standby, or a read-only session", "connect to the primary")
-    if isinstance(error, psycopg.OperationalError) and error.diag.sqlstate is None:
+    if isinstance(error, errors.QueryCanceled):
+        return DlqctlError(said, "more time for it: PGOPTIONS='-c statement_timeout=10min', before the same")
+    if isinstance(error, errors.LockNotAvailable):
+        return DlqctlError(said, "the same again; who is at work: select * from pg_stat_activity where state <> 'idle'")
+    # 57P: somebody has ended it, or the server; 25P03: it was idle for too long, as while a list is read page by page
+    state = error.diag.sqlstate
+    if isinstance(error, psycopg.OperationalError) and state is None or (state or "").startswith(("57P", "25P03")):
         return CannotConnect(f"the connection was lost: {said}", "run it again")
     return DlqctlError(said, error.diag.message_hint)
 
