@@ -39,7 +39,7 @@ def connect(dsn: str | None = None, *, autocommit: bool = False) -> psycopg.Conn
     ten seconds if the server does not answer, and calls nothing that somebody has put into another
     schema than pg_catalog. Raises CannotConnect, naming the server but never the password.
     """
-    conninfo = resolve_dsn(dsn)
+    conninfo = make_conninfo(resolve_dsn(dsn), client_encoding="utf8")  # whatever psql is told, no letter is missing
     given = conninfo_to_dict(conninfo)
     if "application_name" not in given and "PGAPPNAME" not in os.environ:
         conninfo = make_conninfo(conninfo, application_name="dlqctl")

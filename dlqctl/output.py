@@ -7,6 +7,7 @@ cut.
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import json
 import os
@@ -65,13 +66,16 @@ def _print_json(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
 
 def _print_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
     count = 0
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(columns)
     for batch in batches(rows):
         writer.writerows([[text(value) for value in row] for row in batch])
-        sys.stdout.flush()
+        click.echo(lines.getvalue(), nl=False)
+        lines.seek(0)
+        lines.truncate()
         count += len(batch)
-    sys.stdout.flush()
+    click.echo(lines.getvalue(), nl=False)
     return count
 
 

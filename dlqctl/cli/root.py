@@ -143,9 +143,18 @@ def _explain(error: Exception) -> DlqctlError | None:
         return DlqctlError(said, "the same again; who is at work: select * from pg_stat_activity where state <> 'idle'")
     # 57P: somebody has ended it, or the server; 25P03: it was idle for too long, as while a list is read page by page
     state = error.diag.sqlstate
-    if isinstance(error, psycopg.OperationalError) and state is None or (state or "").startswith(("57P", "25P03")):
+    if (isinstance(error, psycopg.OperationalError) and state is None) or (state or "").startswith(("57P", "25P03")):
         return CannotConnect(f"the connection was lost: {said}", "run it again")
     return DlqctlError(said, error.diag.message_hint)
+
+
+def _legible(word: str) -> str:
+    """A word of the command line, which in a locale that has not its letters is UTF-8 that Python could not read."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(word).decode(errors="backslashreplace")
+    return word
 
 
 def main() -> None:
@@ -155,7 +164,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding has not is escaped
             stream.reconfigure(errors="backslashreplace")
     try:
-        result = cli.main(standalone_mode=False)
+        result = cli.main(list(map(_legible, sys.argv[1:])), standalone_mode=False)
         raise SystemExit(result if isinstance(result, int) else 0)
     except click.ClickException as error:
         error.show()

@@ -425,8 +425,8 @@ def test_a_long_list_takes_no_more_memory_than_a_short_one(box: Sandbox, conn: p
 
 
 def test_ctrl_c_ends_a_long_list(box: Sandbox, conn: psycopg.Connection) -> None:
-    conn.execute("insert into webhook_dlq (service, payload) select 's', '1' from generate_series(1, 50000)")
-    with terminal(("list", "--limit", "50000"), command_env(box)) as shown:
+    conn.execute("insert into webhook_dlq (service, payload) select 's', '1' from generate_series(1, 20000)")
+    with terminal(("list", "--limit", "20000"), command_env(box)) as shown:
         shown.wait_for(r"s +pending")
         assert shown.interrupt() == 130
     assert "Traceback" not in shown.shown
@@ -445,6 +445,43 @@ def test_any_locale_shows_what_it_can(box: Sandbox, conn: psycopg.Connection, lo
     with terminal(("list",), command_env(box) | locale) as shown:
         assert shown.end() == 0
     assert entry_id in shown.shown
+
+
+def test_a_word_of_the_command_line_is_read_in_any_locale(box: Sandbox, conn: psycopg.Connection) -> None:
+    entry_id = store(conn, "failed")
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    done = run(box, "retry", entry_id, "--reason", "größer 漢", **ascii_only)
+    assert done.returncode == 0, done.stderr
+    assert conn.execute("select from dlq.audit_log where reason = 'größer 漢'").rowcount == 1
+    assert "größer 漢" in run(box, "show", entry_id, **ascii_only).stdout
+    conn.execute("update webhook_dlq set phone_number = '漢'")
+    for form in ("csv", "table"):
+        assert "漢" in run(box, "list", "--payload", "--format", form, **ascii_only).stdout
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_nothing_is_broken_within_a_word(box: Sandbox, conn: psycopg.Connection, columns: int) -> None:
+    """Neither an id nor what is to be typed, in an error, a warning, a table, a check or the help."""
+    waiting, other = store(conn, "pending", "shop"), store(conn, "failed", "shop")
+    conn.execute("select dlq.set_endpoint('shop', 'https://h.example/')")
+    conn.execute("select dlq.replay('the handler is mended', per_minute => 1)")
+    for words, part in (
+        (("redeliver", waiting, "--reason", "x"), waiting),
+        (("show", "ffff0000-1"), "ffff0000-1"),
+        (("show", other), other),
+        (("replay", "list"), "the handler is mended"),
+        (("endpoints", "list"), "https://h.example/"),
+        (("health",), "PostgreSQL"),
+        (("replay", "--help"), "--error-text"),
+        (("--help",), "DLQCTL_DATABASE_URL"),
+    ):
+        with terminal(words, command_env(box), columns=columns) as shown:
+            shown.end()
+        lines = shown.shown.splitlines()
+        assert any(part in line for line in lines), (words, shown.shown)
+        for line in lines:
+            alone = line.strip().removeprefix("-> ")
+            assert len(line) <= columns or " " not in alone or "|" in alone, (words, line)
 
 
 # health --watch

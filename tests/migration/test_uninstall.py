@@ -67,8 +67,8 @@ def test_the_preview_names_what_is_lost_and_changes_nothing(database: str) -> No
     for line in (
         "goes: table public.webhook_dlq, rows: 5 (2 failed, 3 pending)",
         "goes:   of these NOT DELIVERED: 5",
-        "goes: table given, rows: 0",
-        "goes: trigger mine on webhook_dlq, which is not dlqctl's but a part of the table",
+        "goes: table public.given, rows: 0",
+        "goes: trigger mine on public.webhook_dlq, which is not dlqctl's but a part of the table",
         "goes: schema net",
         "stays: schema dlq: table dlq.kept",
     ):
