@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -35,7 +36,7 @@ def ask(question: str) -> None:
 
 @contextlib.contextmanager
 def waiting(words: str) -> Iterator[None]:
-    """Show, on a terminal, that something takes its time, once it has taken a second."""
+    """Show, on a terminal, that something takes its time, once it has taken a second. A dumb one is told once."""
     if not sys.stderr.isatty():
         yield
         return
@@ -44,6 +45,9 @@ def waiting(words: str) -> Iterator[None]:
     shown: list[Any] = []
 
     def begin() -> None:
+        if os.environ.get("TERM") == "dumb":
+            click.echo(words, err=True)
+            return
         from rich.console import Console
 
         status = Console(stderr=True).status(words)

@@ -424,6 +424,22 @@ def test_a_long_list_takes_no_more_memory_than_a_short_one(box: Sandbox, conn: p
     assert taken[1] < taken[0] * 1.2, taken
 
 
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_what_takes_longer_than_a_second_says_so_and_ctrl_c_undoes_it(
+    box: Sandbox, conn: psycopg.Connection, term: str
+) -> None:
+    """One entry is held by somebody, so that the verb has to wait for it in the middle."""
+    entries = sorted(store(conn, "failed") for _ in range(3))
+    with psycopg.connect(box.cluster.dsn()) as somebody:
+        somebody.execute("select from webhook_dlq where id = %s for update", (entries[1],))
+        words = ("retry", *entries, "--reason", "x", "--yes")
+        with terminal(words, command_env(box), term=term) as shown:
+            shown.wait_for("retry")
+            assert shown.interrupt() == 130
+        somebody.rollback()
+    assert [status(conn, entry_id) for entry_id in entries] == ["failed"] * 3
+
+
 def test_ctrl_c_ends_a_long_list(box: Sandbox, conn: psycopg.Connection) -> None:
     conn.execute("insert into webhook_dlq (service, payload) select 's', '1' from generate_series(1, 20000)")
     with terminal(("list", "--limit", "20000"), command_env(box)) as shown:

@@ -40,11 +40,11 @@ def test_a_standby_tells_its_health_sends_nothing_and_goes_on_when_it_is_promote
             assert "standby" in done.stdout
             conn.execute("select dlq_health()")
             entry = str(conn.execute("select id from webhook_dlq").fetchall()[0][0])
-            for words in (("list", "--payload"), ("show", entry), ("replay", "list"), ("endpoints", "list")):
-                done = _run(replica.dsn(), *words)
-                assert (done.returncode, done.stderr) == (0, ""), words
-            for words in (("process",), ("pause", "--reason", "x"), ("retry", entry, "--reason", "x")):
-                done = _run(replica.dsn(), *words)
+            for look in ("list --payload", f"show {entry}", "replay list", "endpoints list"):
+                done = _run(replica.dsn(), *look.split())
+                assert (done.returncode, done.stderr) == (0, ""), look
+            for act in ("process", "pause --reason x", f"retry {entry} --reason x"):
+                done = _run(replica.dsn(), *act.split())
                 assert done.returncode == 1
                 assert "connect to the primary" in done.stderr
 
