@@ -299,6 +299,33 @@ def test_an_answer_that_comes_after_the_erasure_is_not_kept(queue: Queue) -> Non
     assert (attempt["outcome"], attempt["reply"]) == ("unanswered", None)
 
 
+def test_erase_waits_for_the_step_of_a_cycle_and_takes_its_request_back(queue: Queue, database: str) -> None:
+    entry_id = queue.store(payload={"from": "15550100123"})
+    queue.make_due(entry_id)
+    before = queue.entry(entry_id)
+    with psycopg.connect(database, autocommit=True) as cycle, ThreadPoolExecutor(1) as beside:
+        with cycle.transaction():
+            cycle.execute("select from dlq.dispatch_due()")
+            erasing = beside.submit(queue.one, "select dlq.erase(%s, 'x')", NUMBER)
+            while not cycle.execute("select from pg_locks where not granted").rowcount:
+                assert not erasing.done()
+        assert erasing.result(10)["entries"] == 1
+    assert before["status"] == "pending"
+    assert queue.entry(entry_id)["status"] == "discarded"
+    assert queue.one("select (select count(*) from net.http_request_queue) + (select count(*) from dlq.in_flight)") == 0
+
+
+def test_erase_is_undone_with_its_transaction(queue: Queue) -> None:
+    entry_id = queue.store(phone_number=NUMBER)
+    queue.send(entry_id)
+    before = queue.entry(entry_id)
+    with queue.conn.transaction(force_rollback=True):
+        assert queue.one("select dlq.erase(%s, 'x')", NUMBER)["requests"] == 1
+    assert queue.entry(entry_id) == before
+    assert queue.one("select count(*) from net.http_request_queue") == 1
+    assert queue.one("select count(*) from dlq.audit_log where action = 'erase'") == 0
+
+
 @pytest.mark.parametrize("number", [None, "", "123456", "+", "no number"])
 def test_erase_wants_a_whole_number(queue: Queue, number: str | None) -> None:
     queue.store(payload={"from": "123456"})
