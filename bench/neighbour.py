@@ -16,8 +16,9 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+import psycopg
+
 from bench.world import World, print_conditions, print_table, senders, world
-from dlqctl.connection import connect
 
 OURS = ("ours-1", "ours-2", "ours-3")
 
@@ -37,7 +38,7 @@ class Neighbour:
         began = time.monotonic()
         posted = 0
         url = self.w.handlers.url("theirs")
-        with connect(self.w.box.cluster.dsn(), autocommit=True) as conn:
+        with psycopg.connect(self.w.box.cluster.dsn(), autocommit=True) as conn:
             while (now := time.monotonic()) < began + seconds:
                 due = self.at_once - len(waiting) if self.at_once else int((now - began) * self.a_second) - posted
                 if due > 0:

@@ -16,7 +16,6 @@ import psycopg
 
 from bench.handlers import Handlers, handlers
 from dlqctl.cluster import find_server
-from dlqctl.connection import connect
 from dlqctl.sandbox import Sandbox, sandbox
 
 Sender = Literal["net-worker", "pg_net"]
@@ -70,7 +69,7 @@ class World:
         thread.join()
 
     def _run_cycles(self, until: float) -> None:
-        with connect(self.box.cluster.dsn(), autocommit=True) as conn:
+        with psycopg.connect(self.box.cluster.dsn(), autocommit=True) as conn:
             while time.monotonic() < until and not self._stopped.is_set():
                 conn.execute("call dlq.run_cycle()")
                 time.sleep(0.05)
@@ -94,7 +93,7 @@ def world(sender: Sender, *, cure: bool = True, batch_size: int | None = None) -
     with (
         handlers() as theirs,
         sandbox(net_worker=sender == "net-worker") as box,
-        connect(box.cluster.dsn(), autocommit=True) as conn,
+        psycopg.connect(box.cluster.dsn(), autocommit=True) as conn,
     ):
         if box.has_cron:
             conn.execute("select dlq.unschedule_jobs()")

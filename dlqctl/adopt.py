@@ -16,13 +16,12 @@ from dataclasses import dataclass
 
 import click
 import psycopg
-from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 from dlqctl import adopt_sql, preflight
 from dlqctl.adopt_columns import LOG, QUEUE, Options, Reading, Table, ident, literal, read_columns
 from dlqctl.adopt_plan import Plan, describe, make_plan, read_table
-from dlqctl.connection import connect, resolve_dsn
+from dlqctl.connection import connect
 from dlqctl.definitions import OWNER
 from dlqctl.errors import DlqctlError
 from dlqctl.migrate import in_one_transaction, transaction_sql
@@ -442,7 +441,7 @@ def _progress() -> Iterator[Callable[[Adoption], None]]:
 
 
 def _session(dsn: str | None) -> psycopg.Connection:
-    connection = connect(make_conninfo(resolve_dsn(dsn), client_encoding="utf8"), autocommit=True)
+    connection = connect(dsn, autocommit=True)
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     connection.prepare_threshold = None
     return connection

@@ -35,11 +35,11 @@ def resolve_dsn(dsn: str | None) -> str:
 def connect(dsn: str | None = None, *, autocommit: bool = False) -> psycopg.Connection:
     """Connect to the database that `resolve_dsn` means.
 
-    The session is named dlqctl unless the connection string names it otherwise, and gives up after
-    ten seconds if the server does not answer. Raises CannotConnect, naming the server but never
-    the password.
+    The session is named dlqctl unless the connection string names it otherwise, gives up after
+    ten seconds if the server does not answer, and calls nothing that somebody has put into another
+    schema than pg_catalog. Raises CannotConnect, naming the server but never the password.
     """
-    conninfo = resolve_dsn(dsn)
+    conninfo = make_conninfo(resolve_dsn(dsn), client_encoding="utf8")  # whatever psql is told, no letter is missing
     given = conninfo_to_dict(conninfo)
     if "application_name" not in given and "PGAPPNAME" not in os.environ:
         conninfo = make_conninfo(conninfo, application_name="dlqctl")
@@ -47,10 +47,27 @@ def connect(dsn: str | None = None, *, autocommit: bool = False) -> psycopg.Conn
         conninfo = make_conninfo(conninfo, connect_timeout=10)
     try:
         # Nothing is prepared: behind a pooler the session may be another one at the next transaction.
-        return psycopg.connect(conninfo, autocommit=autocommit, prepare_threshold=None)
+        connection = psycopg.connect(conninfo, autocommit=autocommit, prepare_threshold=None)
     except psycopg.OperationalError as error:
         said = " ".join(str(error).split())
         raise CannotConnect(f"cannot connect: {said}", _hint(_host_and_port(conninfo)[0], said)) from error
+    _narrow_search_path(connection)
+    return connection
+
+
+def _narrow_search_path(connection: psycopg.Connection) -> None:
+    """See to it that no function or operator of a stranger's stands in for one of pg_catalog's (CVE-2018-1058).
+
+    A pooler's session is other people's too, and is left as it is: there the process that we are told of is not the
+    one that answers. What our questions call is named in full besides, where another type could be preferred.
+    """
+    connection.execute(
+        "select pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false)"
+        " where pg_catalog.pg_backend_pid() operator(pg_catalog.=) %s::pg_catalog.int4",
+        (connection.info.backend_pid,),
+    )
+    if not connection.autocommit:
+        connection.commit()
 
 
 def refuse_transaction_pooler(dsn: str | None) -> None:

@@ -17,12 +17,13 @@ COLUMNS = ("service", "url", "timeout_ms", "max_in_flight", "retries", "state")
 # A circuit says more than a configuration; the template has none.
 _LIST = """
     select e.service, e.url, e.timeout_ms, e.max_in_flight,
-      cardinality(coalesce(e.retry_schedule, s.retry_schedule)) as retries,
+      pg_catalog.cardinality(coalesce(e.retry_schedule, s.retry_schedule)) as retries,
       case
         when not e.enabled then 'disabled'
         when c.state = 'paused' then 'paused: ' || c.pause_reason
-        when c.state = 'open' then format('open, %s; next try %s', c.trouble, to_char(c.probe_at, 'HH24:MI:SS TZ'))
-        when c.state = 'half open' then format('half open, %s in flight at most', c.cap)
+        when c.state = 'open' then
+          pg_catalog.format('open, %s; next try %s', c.trouble, to_char(c.probe_at, 'HH24:MI:SS TZ'))
+        when c.state = 'half open' then pg_catalog.format('half open, %s in flight at most', c.cap)
         else 'on'
       end as state
     from dlq.endpoints as e
@@ -104,8 +105,8 @@ def _why_waiting(connection: psycopg.Connection, service: str) -> str:
     row = connection.execute(
         """
         select case
-          when r.url is null then format('no endpoint for %%s, and no template *', %(service)s::text)
-          else format('the endpoint of %%s ', %(service)s::text) || case
+          when r.url is null then pg_catalog.format('no endpoint for %%s, and no template *', %(service)s::text)
+          else pg_catalog.format('the endpoint of %%s ', %(service)s::text) || case
             when not r.enabled then 'is disabled'
             when dlq._is_paused(%(service)s) then 'is paused'
             when exists (select from dlq.endpoint_state as t where t.service = %(service)s and t.cap = 0) then

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,10 +20,12 @@ _COLUMNS = (
     "id", "service", "status", "created_at", "retry_count", "attempt_count", "next_retry_at", "last_outcome",
     "last_status_code",
 )  # fmt: skip
-_PERSONAL = {
+PERSONAL = {  # by --payload alone
     "error": "coalesce((select a.error from dlq.delivery_attempts as a where a.entry_id = e.id"
     " order by a.attempt desc limit 1), w.error_message)",
     "phone_number": "w.phone_number",
+    "payload": "w.payload",
+    "raw_body": "case when w.payload is null then translate(encode(w.raw_body, 'base64'), E'\\n', '') end",
 }
 _FILTERS = {
     "service": "e.service = %(service)s",
@@ -39,49 +41,69 @@ _FILTERS = {
 
 @dataclass(frozen=True)
 class Found:
-    """Entries, newest first: a row each in the order of `columns`; and how many more there are, up to COUNTED + 1."""
+    """Entries, newest first: a row each in the order of `columns`, read as they are iterated over, once."""
 
     columns: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
-    more: int
+    rows: Generator[tuple[Any, ...], None, None]
 
 
-def list_entries(connection: psycopg.Connection, filters: dict[str, Any], limit: int) -> Found:
+def list_entries(
+    connection: psycopg.Connection, filters: dict[str, Any], limit: int, *, personal: bool = False
+) -> Found:
     """Return the newest entries to which all the filters apply that are not None.
 
-    Their names are those of `dlqctl list`; since and until are what `moment` returns. A role that may not read
-    what is personal gets no such columns. Raises DlqctlError if it filters by one.
+    Their names are those of `dlqctl list`; since and until are what `moment` returns. The rows are one snapshot, in a
+    transaction that ends with them, and only some of them are held in memory. Raises DlqctlError if the role may not
+    read what is personal and asks for it, or filters by it.
     """
+    if personal:
+        need_personal(connection, "--payload")
+    for name in ("error_text", "phone_number"):
+        if filters.get(name) is not None:
+            need_personal(connection, "--" + name.replace("_", "-"))
+    columns = (*_COLUMNS, *(PERSONAL if personal else ()))
+    selected = ", ".join(f"{PERSONAL.get(name, f'e.{name}')} as {name}" for name in columns)
+    source, given = _filtered(filters, personal=personal)
+    query = f"select {selected} from {source} order by e.created_at desc, e.id desc limit %(limit)s"
+
+    def rows() -> Generator[tuple[Any, ...], None, None]:
+        with connection.transaction(), connection.cursor("listed") as cursor:
+            cursor.itersize = 50 if personal else 1000  # a payload may be large
+            yield from cursor.execute(query.encode(), {**given, "limit": limit})
+
+    return Found(columns, rows())
+
+
+def count_more(connection: psycopg.Connection, filters: dict[str, Any], limit: int) -> int:
+    """Return how many entries beyond the limit the filters apply to: COUNTED + 1 if more than COUNTED."""
+    source, given = _filtered(filters)
+    row = connection.execute(
+        f"select count(*) from (select from {source} limit %(limit)s) as e".encode(),
+        {**given, "limit": limit + COUNTED + 1},
+    ).fetchone()
+    return max(0, row[0] - limit) if row else 0
+
+
+def _filtered(filters: dict[str, Any], *, personal: bool = False) -> tuple[str, dict[str, Any]]:
+    """What of a query follows from, and its parameters."""
     given = {name: value for name, value in filters.items() if value is not None}
-    is_admin = may_read_personal(connection)
-    if not is_admin and (refused := [name for name in ("error_text", "phone_number") if name in given]):
-        option = "--" + refused[0].replace("_", "-")
+    where = " and ".join(_FILTERS[name] for name in given) or "true"
+    joined = " join public.webhook_dlq as w on w.id = e.id" if personal or "w." in where else ""
+    return f"dlq.entries as e{joined} where {where}", given
+
+
+def need_personal(connection: psycopg.Connection, option: str) -> None:
+    """Raise DlqctlError if an option would tell the role what it may not read.
+
+    What is personal is body, headers, phone number, error texts and replies. It is shown by --payload alone, and
+    without the right to read it nothing can be looked for by it.
+    """
+    row = connection.execute("select has_table_privilege('public.webhook_dlq', 'select')").fetchone()
+    if not (row and row[0]):
         raise DlqctlError(
-            f"{option} would tell {connection.info.user} what it may not read: error texts and phone numbers",
+            f"{option} would tell {connection.info.user} what it may not read: what is personal",
             "leave it out, or ask for a role: grant dlq_admin to ROLE",
         )
-    source = "dlq.entries as e" + (" join public.webhook_dlq as w on w.id = e.id" if is_admin else "")
-    where = " and ".join(_FILTERS[name] for name in given) or "true"
-    columns = [f"e.{name}" for name in _COLUMNS] + ([f"{sql} as {name}" for name, sql in _PERSONAL.items()] * is_admin)
-    rows = connection.execute(
-        f"select {', '.join(columns)} from {source} where {where} order by e.created_at desc, e.id desc"
-        " limit %(limit)s + 1".encode(),
-        {**given, "limit": limit},
-    ).fetchall()
-    more = 0
-    if len(rows) > limit:
-        row = connection.execute(
-            f"select count(*) from (select from {source} where {where} limit %(limit)s) as e".encode(),
-            {**given, "limit": limit + COUNTED + 1},
-        ).fetchone()
-        more = max(1, row[0] - limit) if row else 1
-    return Found((*_COLUMNS, *(_PERSONAL if is_admin else ())), rows[:limit], more)
-
-
-def may_read_personal(connection: psycopg.Connection) -> bool:
-    """Return whether the role may read payloads, phone numbers, error texts and replies."""
-    row = connection.execute("select has_table_privilege('public.webhook_dlq', 'select')").fetchone()
-    return bool(row and row[0])
 
 
 def moment(connection: psycopg.Connection, text: str) -> datetime:
@@ -151,7 +173,8 @@ def states(connection: psycopg.Connection, ids: Sequence[UUID]) -> list[tuple[UU
 def apply(connection: psycopg.Connection, verb: str, ids: Sequence[UUID], reason: str) -> list[UUID]:
     """Retry, redeliver or discard entries, in one transaction, and return those to which it does not apply."""
     rows = connection.execute(
-        f"select i.id, dlq.{verb}(i.id, %s) from unnest(%s::uuid[]) as i (id)".encode(), (reason, sorted(ids))
+        f"select i.id, dlq.{verb}(i.id, %s) from pg_catalog.unnest(%s::uuid[]) as i (id)".encode(),
+        (reason, sorted(ids)),
     ).fetchall()
     return [entry_id for entry_id, done in rows if not done]
 

@@ -16,13 +16,12 @@ import sqlalchemy
 from alembic import command
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
-from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Jsonb
 
 from dlqctl import __version__, catalog, definitions, preflight, restore, sender
 from dlqctl import cron as elsewhere
 from dlqctl.bundle import MIGRATIONS
-from dlqctl.connection import connect, refuse_transaction_pooler, resolve_dsn
+from dlqctl.connection import connect, refuse_transaction_pooler
 from dlqctl.errors import CannotConnect, DlqctlError
 
 _Done = TypeVar("_Done")
@@ -309,8 +308,7 @@ def _schedule(raw: psycopg.Connection, *, apply: bool) -> list[str]:
 
 def _connect(dsn: str | None) -> psycopg.Connection:
     refuse_transaction_pooler(dsn)
-    # In any other encoding, or in none, not every name could be read.
-    raw = connect(make_conninfo(resolve_dsn(dsn), client_encoding="utf8"))
+    raw = connect(dsn)
     # Each statement must see what others committed before the lock was ours, whatever the default is here.
     raw.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     return raw

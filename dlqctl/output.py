@@ -1,19 +1,21 @@
 """Output: data to stdout, as a table for people, as JSON or CSV for programs; words to stderr.
 
-On a terminal a table may be as wide as the terminal and wraps; in a pipe it is plain text, and no value
-is ever cut.
+On a terminal a table that is too wide for it is told name by name; in a pipe it is as wide as it is. No value is ever
+cut.
 """
 
 from __future__ import annotations
 
 import csv
+import io
+import itertools
 import json
 import os
 import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,9 +28,13 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
-def say(words: str) -> None:
-    """Say something to the person, on stderr."""
-    click.echo(printable(words), err=True)
+def say(words: str, hint: str | None = None) -> None:
+    """Say something to the person, on stderr, and what to type: wrapped on a terminal, else on one line."""
+    if sys.stderr.isatty():
+        room = shutil.get_terminal_size((80, 24)).columns
+        click.echo("\n".join([*wrap(words, room), *(advice(hint, room) if hint else [])]), err=True)
+    else:
+        click.echo(printable(f"{words} -> {hint}" if hint else words), err=True)
 
 
 def printable(text: str) -> str:
@@ -36,32 +42,92 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
-def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], output_format: str) -> None:
-    """Print rows as a table, as a JSON array of objects, or as CSV with a header."""
-    rows = list(rows)
-    if output_format == "json":
-        click.echo(as_json([dict(zip(columns, row, strict=True)) for row in rows]))
-    elif output_format == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([[text(value) for value in row] for row in rows])
-    elif sys.stdout.isatty():
-        from rich.box import SIMPLE_HEAD
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], output_format: str) -> int:
+    """Print rows as a table, as a JSON array of objects, or as CSV with a header, and return how many they were.
 
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(printable(text(value))) for value in row))
-        Console(highlight=False).print(table)
-    else:
-        cells = [list(columns), *([printable(text(value)) for value in row] for row in rows)]
-        widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-        for row in cells:
-            click.echo("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
+    They are printed as they come, some at a time. Where that ends with an error, an array is not closed.
+    """
+    if output_format == "json":
+        return _print_json(columns, rows)
+    if output_format == "csv":
+        return _print_csv(columns, rows)
+    return (_print_table if sys.stdout.isatty() else _print_plain)(columns, rows)
+
+
+def _print_json(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    count = 0
+    for batch in batches(rows):
+        objects = [as_json(dict(zip(columns, row, strict=True))) for row in batch]
+        click.echo(("," if count else "[") + "\n" + textwrap.indent(",\n".join(objects), "  "), nl=False)
+        count += len(batch)
+    click.echo("\n]" if count else "[]")
+    return count
+
+
+def _print_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    count = 0
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(columns)
+    for batch in batches(rows):
+        writer.writerows([[text(value) for value in row] for row in batch])
+        click.echo(lines.getvalue(), nl=False)
+        lines.seek(0)
+        lines.truncate()
+        count += len(batch)
+    click.echo(lines.getvalue(), nl=False)
+    return count
+
+
+def _print_plain(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    """Columns as wide as the rows so far need."""
+    count = 0
+    widths = [len(name) for name in columns]
+    for batch in batches(rows):
+        cells = _cells(batch)
+        widths = _widths(widths, cells)
+        click.echo("\n".join(_aligned([list(columns)] * (count == 0) + cells, widths)))
+        count += len(batch)
+    if not count:
+        click.echo("  ".join(columns))
+    return count
+
+
+def _print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    """A table if the terminal is wide enough for it, else name by name, as psql does with \\x auto."""
+    cells = _cells(rows)
+    widths = _widths([len(name) for name in columns], cells)
+    room = shutil.get_terminal_size((80, 24)).columns
+    if sum(widths) + 2 * (len(widths) - 1) <= room:
+        click.echo("\n".join(_aligned([list(columns), *cells], widths)))
+        return len(cells)
+    indent = max(map(len, columns)) + 2
+    for number, row in enumerate(cells):
+        if number:
+            click.echo()
+        for name, value in zip(columns, row, strict=True):
+            for first, line in _first(wrap(value, room - indent)):
+                click.echo(f"{name if first else '':<{indent}}{line}".rstrip())
+    return len(cells)
+
+
+def _cells(rows: Iterable[Sequence[Any]]) -> list[list[str]]:
+    return [[printable(text(value)) for value in row] for row in rows]
+
+
+def _widths(least: list[int], cells: list[list[str]]) -> list[int]:
+    return [max(width, *(len(row[i]) for row in cells), 0) for i, width in enumerate(least)]
+
+
+def _aligned(cells: list[list[str]], widths: list[int]) -> list[str]:
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+
+
+def batches(rows: Iterable[Sequence[Any]], size: int = 1000) -> Iterator[list[Sequence[Any]]]:
+    """Yield rows some at a time."""
+    rows = iter(rows)
+    while batch := list(itertools.islice(rows, size)):
+        yield batch
 
 
 def as_json(value: Any) -> str:
@@ -76,17 +142,21 @@ def print_checks(rows: Iterable[Sequence[Any]], output_format: str) -> None:
         print_rows(("name", "level", "detail", "remediation"), rows, output_format)
         return
     indent = max((len(row[0]) for row in rows), default=0) + 11
-    width = max(shutil.get_terminal_size((80, 24)).columns, indent + 20)
+    width = shutil.get_terminal_size((80, 24)).columns
+    hangs = width - indent >= 40
+    indent = indent if hangs else 2
     in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     for name, level, detail, remediation in rows:
         shown = click.style(f"{level:<9}", fg=_COLOURS[level]) if in_colour else f"{level:<9}"
-        lines = wrap(str(detail), width - indent) + [
-            ("-> " if first else "   ") + line
-            for first, line in _first(wrap(remediation, width - indent - 3) if remediation else [])
-        ]
-        click.echo(f"{shown}{printable(name):<{indent - 9}}{lines[0]}")
-        for line in lines[1:]:
+        lines = wrap(str(detail), width - indent) + (advice(remediation, width - indent) if remediation else [])
+        click.echo(f"{shown}{printable(name):<{max(0, indent - 9)}}{lines.pop(0) if hangs else ''}".rstrip())
+        for line in lines:
             click.echo(" " * indent + line)
+
+
+def advice(words: str, width: int) -> list[str]:
+    """What to type, wrapped: under an arrow."""
+    return [("-> " if first else "   ") + line for first, line in _first(wrap(words, width - 3))]
 
 
 def _first(lines: list[str]) -> list[tuple[bool, str]]:
@@ -107,9 +177,10 @@ def text(value: Any) -> str:
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="seconds")
     if isinstance(value, timedelta):
-        return str(timedelta(seconds=round(value.total_seconds(), 1)))
+        seconds = str(timedelta(seconds=round(value.total_seconds(), 1)))
+        return seconds.rstrip("0") if "." in seconds else seconds
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict | list):
-        return json.dumps(value, default=str)
+        return json.dumps(value, default=str, ensure_ascii=False)
     return str(value)

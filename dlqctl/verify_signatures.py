@@ -130,7 +130,7 @@ def find_handlers(connection: psycopg.Connection, services: Sequence[str] = ()) 
         """
         select s.service, r.url, r.timeout_ms, r.headers, r.signing, r.auth, r.auth_secret
         from (
-          select unnest(%(services)s::text[]) as service
+          select pg_catalog.unnest(%(services)s::text[]) as service
           union
           select e.service from dlq.endpoints as e where e.service <> '*' and %(all)s
           union

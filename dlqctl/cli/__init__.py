@@ -1,7 +1,7 @@
 """The command line. Each command loads what it needs, so that `dlqctl --help` is quick."""
 
 from dlqctl.cli.endpoints import endpoints
-from dlqctl.cli.entries import amend, discard, erase, list_entries, redeliver, retry, show
+from dlqctl.cli.entries import list_entries, show
 from dlqctl.cli.install import adopt, export, migrate, uninstall
 from dlqctl.cli.look import health, verify_cron, verify_signatures
 from dlqctl.cli.operate import maintain, pause, process, resume
@@ -9,6 +9,7 @@ from dlqctl.cli.replay import replay
 from dlqctl.cli.root import cli, main
 from dlqctl.cli.run import demo, net_worker, sandbox
 from dlqctl.cli.secrets import secrets
+from dlqctl.cli.verbs import amend, discard, erase, redeliver, retry
 
 # In the order in which a person meets them.
 for _command in (

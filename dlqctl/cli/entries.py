@@ -1,39 +1,23 @@
-"""Entries: find one, understand it, mend it, send it again."""
+"""Entries: find one, and understand it."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import IO, TYPE_CHECKING, Any
-from uuid import UUID
+from functools import partial
+from typing import Any
 
 import click
 
+from dlqctl.cli.asking import waiting
 from dlqctl.cli.root import connect, database, output_format
-from dlqctl.errors import DlqctlError, UsageError
-
-if TYPE_CHECKING:
-    import psycopg
-
-    from dlqctl.entries import Found
 
 _STATUSES = click.Choice(["pending", "processing", "reprocessed", "failed", "discarded"])
-
-
-def _reason(command: Callable[..., Any]) -> Callable[..., Any]:
-    def check(_: click.Context, parameter: click.Parameter, value: str) -> str:
-        if not value.strip():
-            raise click.BadParameter("it is empty", param=parameter)
-        return value
-
-    return click.option("--reason", required=True, callback=check, help="Why; it goes into dlq.audit_log.")(command)
-
-
-_yes = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 @click.command("list")
@@ -45,10 +29,17 @@ _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--error-text", metavar="TEXT", help="What the last attempt's error contains.")
 @click.option("--phone-number", metavar="NUMBER", help="Whom it concerns.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, metavar="N")
+@click.option("--payload", "personal", is_flag=True, help="Also what is personal: phone number, error, body.")
 @output_format
 @database
 def list_entries(
-    dsn: str | None, since: str | None, until: str | None, limit: int, output_format: str, **filters: Any
+    dsn: str | None,
+    since: str | None,
+    until: str | None,
+    limit: int,
+    personal: bool,
+    output_format: str,
+    **filters: Any,
 ) -> None:
     """List entries, the newest first: those to which all the filters apply."""
     from dlqctl import entries
@@ -57,63 +48,68 @@ def list_entries(
     with connect(dsn) as connection:
         filters["since"] = None if since is None else entries.moment(connection, since)
         filters["until"] = None if until is None else entries.moment(connection, until)
-        with _waiting("looking"):
-            found = entries.list_entries(connection, filters, limit)
-    if output_format == "table" and sys.stdout.isatty():
-        _print_entries(found)
-    else:
-        print_rows(found.columns, found.rows, output_format)
-    if found.more:
-        more = f"more than {entries.COUNTED:,}" if found.more > entries.COUNTED else f"{found.more:,}"
-        say(f"and {more} more: narrow it down, or --limit {min(limit * 10, limit + found.more)}")
-    elif not found.rows:
+        found = entries.list_entries(connection, filters, limit, personal=personal)
+        with contextlib.closing(found.rows) as rows:
+            with waiting("looking"):
+                first = list(itertools.islice(rows, 1))
+            on_terminal = output_format == "table" and sys.stdout.isatty()
+            shown = (_print_entries if on_terminal else partial(print_rows, output_format=output_format))(
+                found.columns, itertools.chain(first, rows)
+            )
+        with waiting("counting"):
+            more = entries.count_more(connection, filters, limit) if shown == limit else 0
+    if more:
+        words = f"more than {entries.COUNTED:,}" if more > entries.COUNTED else f"{more:,}"
+        say(f"and {words} more: narrow it down, or --limit {min(limit * 10, limit + more)}")
+    elif not shown:
         say("there is no such entry" if any(value is not None for value in filters.values()) else "there is no entry")
 
 
-def _print_entries(found: Found) -> None:
-    """Print entries on a terminal: as many columns as fit, else entry below entry. No id is cut."""
-    from dlqctl.output import printable, wrap
+def _print_entries(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    """Print entries on a terminal, and return how many: as many columns as fit, or entry below entry. No id is cut.
+
+    What is personal has no column of its own, as it has no width that could be told.
+    """
+    from dlqctl.entries import PERSONAL
+    from dlqctl.output import batches, text, wrap
 
     now = datetime.now(UTC)
-    shown = []
-    for row in found.rows:
-        entry = dict(zip(found.columns, row, strict=True))
-        due = entry["next_retry_at"]
-        shown.append(
-            {
-                "id": str(entry["id"]),
-                "service": entry["service"],
-                "status": entry["status"],
-                "answer": str(entry["last_status_code"] or entry["last_outcome"] or ""),
-                "age": _age(now - entry["created_at"]),
-                "next": "" if due is None else "due" if due <= now else f"in {_age(due - now)}",
-                "phone_number": printable(entry.get("phone_number") or ""),
-                "error": entry.get("error") or "",
-            }
-        )
-    names = [name for name in shown[0] if any(entry[name] for entry in shown)] if shown else []
-    widths = {name: max(len(name), *(len(entry[name]) for entry in shown)) for name in names if name != "error"}
     room = shutil.get_terminal_size((80, 24)).columns
-    fitting, left = [], room
-    for name, width in widths.items():
-        if left < width:
-            break
-        fitting.append(name)
-        left -= width + 2
-    if len(fitting) < 3:
-        for entry in shown:
-            click.echo(entry["id"])
-            words = [entry["service"], entry["status"], entry["answer"], f"{entry['age']} old", entry["next"]]
-            for line in wrap(", ".join(filter(None, words)), room - 2):
-                click.echo(f"  {line}")
-        return
-    with_error = "error" in names and left >= 20
-    click.echo("  ".join([f"{name:<{widths[name]}}" for name in fitting] + ["error"] * with_error).rstrip())
-    for entry in shown:
-        lines = wrap(entry["error"], left) if with_error else [""]
-        click.echo("  ".join([f"{entry[name]:<{widths[name]}}" for name in fitting] + lines[:1]).rstrip())
-        for line in lines[1:]:
-            click.echo(" " * (room - left) + line)
+    widths: dict[str, int] = {}
+    count = 0
+    for batch in batches(rows):
+        found = [dict(zip(columns, row, strict=True)) for row in batch]
+        shown = [_in_short(entry, now) for entry in found]
+        fitting: list[str] = []
+        for name in shown[0]:
+            widest = max(len(name), *(len(entry[name]) for entry in shown))
+            widths[name] = max(widest if any(entry[name] for entry in shown) else 0, widths.get(name, 0))
+            if widths[name] and sum(widths[n] + 2 for n in fitting) + widths[name] <= room:
+                fitting.append(name)
+        if len(fitting) >= 3 and "payload" not in columns:
+            for cells in [dict(zip(fitting, fitting, strict=True))] * (count == 0) + shown:
+                click.echo("  ".join(f"{cells[name]:<{widths[name]}}" for name in fitting).rstrip())
+        else:
+            for entry, cells in zip(found, shown, strict=True):
+                words = ", ".join(filter(None, [*list(cells.values())[1:4], f"{cells['age']} old", cells["next"]]))
+                personal = [f"{name}: {text(entry.get(name))}" for name in PERSONAL if text(entry.get(name))]
+                click.echo(cells["id"])
+                for line in [line for said in [words, *personal] for line in wrap(said, room - 2)]:
+                    click.echo(f"  {line}")
+        count += len(batch)
+    return count
+
+
+def _in_short(entry: dict[str, Any], now: datetime) -> dict[str, str]:
+    due = entry["next_retry_at"]
+    return {
+        "id": str(entry["id"]),
+        "service": entry["service"],
+        "status": entry["status"],
+        "answer": str(entry["last_status_code"] or entry["last_outcome"] or ""),
+        "age": _age(now - entry["created_at"]),
+        "next": "" if due is None else "due" if due <= now else f"in {_age(due - now)}",
+    }
 
 
 def _age(age: timedelta) -> str:
@@ -138,11 +134,8 @@ def show(dsn: str | None, entry: str, personal: bool, output_format: str) -> Non
 
     with connect(dsn) as connection:
         (entry_id,) = entries.find(connection, [entry])
-        if personal and not entries.may_read_personal(connection):
-            raise DlqctlError(
-                f"--payload would show {connection.info.user} what it may not read",
-                "leave it out, or ask for a role: grant dlq_admin to ROLE",
-            )
+        if personal:
+            entries.need_personal(connection, "--payload")
         told = entries.tell(connection, entry_id, personal=personal)
     if output_format == "json":
         if told.get("raw_body") is not None:
@@ -156,7 +149,7 @@ def show(dsn: str | None, entry: str, personal: bool, output_format: str) -> Non
 
 def _print_story(told: dict[str, Any]) -> None:
     """Print what `tell` returns: wrapped on a terminal, under its time where that is narrow; in a pipe a line each."""
-    from dlqctl.output import printable, text, wrap
+    from dlqctl.output import advice, printable, text, wrap
 
     room = shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 100_000
     click.echo(told["id"])
@@ -185,188 +178,9 @@ def _print_story(told: dict[str, Any]) -> None:
             head += printable(row["what"])
             lines = wrap(row["detail"], room - indent)
             if row.get("remediation"):
-                lines += wrap(f"-> {row['remediation']}", room - indent)
+                lines += advice(row["remediation"], room - indent)
             if hangs:
                 head = f"{head:<{indent}}{lines.pop(0)}"
             click.echo(head)
             for line in lines:
                 click.echo(" " * indent + line)
-
-
-@click.command()
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
-@_reason
-@_yes
-@database
-def retry(dsn: str | None, ids: tuple[str, ...], reason: str, yes: bool) -> None:
-    """Send entries again that wait, have failed or were discarded: now, and with all their retries."""
-    _do(dsn, "retry", ids, reason, yes or len(ids) == 1)
-
-
-@click.command()
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
-@_reason
-@_yes
-@database
-def redeliver(dsn: str | None, ids: tuple[str, ...], reason: str, yes: bool) -> None:
-    """Send entries once more that were delivered already."""
-    _do(dsn, "redeliver", ids, reason, yes or len(ids) == 1)
-
-
-@click.command()
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
-@_reason
-@_yes
-@database
-def discard(dsn: str | None, ids: tuple[str, ...], reason: str, yes: bool) -> None:
-    """Give entries up that wait or have failed: they are not sent any more."""
-    _do(dsn, "discard", ids, reason, yes)
-
-
-_DONE = {"retry": "due now", "redeliver": "due now, once more", "discard": "discarded"}
-
-
-def _do(dsn: str | None, verb: str, prefixes: Sequence[str], reason: str, yes: bool) -> None:
-    """All of them or, if an id is not one, none. What the verb does not apply to is named, and the exit status is 1."""
-    from dlqctl import entries
-    from dlqctl.output import say
-
-    with connect(dsn) as connection:
-        ids = entries.find(connection, prefixes)
-        if not yes:
-            for entry_id, service, status, _, _ in entries.states(connection, ids):
-                say(f"{entry_id}  {service}, {status}")
-            _ask(f"{verb.capitalize()} {'this' if len(ids) == 1 else f'these {len(ids)}'}?")
-        with _waiting(verb):
-            left = entries.apply(connection, verb, ids, reason)
-        if len(ids) > len(left):
-            done = [str(entry_id) for entry_id in ids if entry_id not in left]
-            say(f"{_DONE[verb]}: {done[0] if len(done) == 1 else len(done)}")
-        _say_why_not(connection, left)
-    raise SystemExit(1 if left else 0)
-
-
-def _say_why_not(connection: psycopg.Connection, ids: Sequence[UUID]) -> None:
-    from dlqctl import entries
-    from dlqctl.output import say
-
-    for entry_id, _, status, detail, remediation in entries.states(connection, ids) if ids else ():
-        say(f"not {entry_id}, which is {status}: {detail}{f' -> {remediation}' if remediation else ''}")
-
-
-@click.command()
-@click.argument("entry", metavar="ID")
-@click.argument("file", metavar="[FILE]", type=click.File("rb"), default="-")
-@_reason
-@_yes
-@database
-def amend(dsn: str | None, entry: str, file: IO[bytes], reason: str, yes: bool) -> None:
-    """Replace an entry's payload by the JSON in FILE, or on stdin. The old one is kept. Sending it is for retry."""
-    from dlqctl import entries
-    from dlqctl.output import say
-
-    if file.isatty():
-        raise UsageError("no payload is given", f"dlqctl amend {entry} FILE --reason WHY; or give it on stdin")
-    payload = _read_json(file)
-    with connect(dsn) as connection:
-        (entry_id,) = entries.find(connection, [entry])
-        difference = entries.difference(connection, entry_id, payload)
-        if not difference:
-            raise DlqctlError(f"that is the payload of {entry_id} already", "nothing was changed")
-        if not yes:  # what is personal is for whoever looks, and not for a log
-            for line in difference:
-                say(line)
-            _ask(f"Amend {entry_id}?")
-        if not entries.amend(connection, entry_id, payload, reason):
-            _say_why_not(connection, [entry_id])
-            raise SystemExit(1)
-    say(f"amended: {entry_id}. To send it: dlqctl retry {entry_id} --reason WHY")
-
-
-def _read_json(file: IO[bytes]) -> str:
-    """Return a file's text, which is JSON. Raises UsageError, saying where it is not."""
-    name = getattr(file, "name", "stdin")
-    try:
-        read = file.read().decode("utf-8-sig")
-        json.loads(read, parse_constant=_no_constant)
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{name} is not UTF-8: byte {error.start}", "nothing was changed") from error
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise UsageError(f"{name} is not JSON: {error.msg}, {where}", "nothing was changed") from error
-    except RecursionError:
-        pass  # the server says whether it is too deep
-    return read
-
-
-def _no_constant(name: str) -> None:
-    raise json.JSONDecodeError(f"{name} is no JSON", "", 0)
-
-
-@click.command()
-@click.argument("phone_number", metavar="PHONE_NUMBER")
-@_reason
-@_yes
-@database
-def erase(dsn: str | None, phone_number: str, reason: str, yes: bool) -> None:
-    """Erase what is kept of a person, for good: whatever has this phone number. What happened stays, without who.
-
-    With - as PHONE_NUMBER it is asked for, or read from stdin, so that no list of processes and no history has it.
-    """
-    from dlqctl import entries
-    from dlqctl.output import say
-
-    if phone_number == "-":
-        asked = sys.stdin.isatty()
-        phone_number = str(click.prompt("phone number", err=True)) if asked else sys.stdin.readline().strip()
-    with connect(dsn) as connection:
-        if not yes:
-            with _waiting("reading the whole queue"):
-                found = entries.erase(connection, phone_number, reason, dry_run=True)
-            say(_counted(found))
-            if not any(found.values()):
-                return
-            _ask("Erase what they hold of this number? It cannot be undone.")
-        with _waiting("reading the whole queue"):
-            erased = entries.erase(connection, phone_number, reason)
-    say(f"erased: {_counted(erased)}")
-
-
-def _counted(erased: dict[str, int]) -> str:
-    return ", ".join(f"{what} {count}" for what, count in erased.items())
-
-
-def _ask(question: str) -> None:
-    """Ask the person. Raises Abort if the answer is no, UsageError if there is nobody to ask."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError("nobody can be asked here, and nothing was changed", "the same with --yes")
-    click.confirm(question, abort=True, err=True)
-
-
-@contextlib.contextmanager
-def _waiting(words: str) -> Iterator[None]:
-    """Show, on a terminal, that something takes its time, once it has taken a second."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    from threading import Timer
-
-    shown: list[Any] = []
-
-    def begin() -> None:
-        from rich.console import Console
-
-        status = Console(stderr=True).status(words)
-        shown.append(status)
-        status.start()
-
-    timer = Timer(1, begin)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
-        for status in shown:
-            status.stop()

@@ -51,8 +51,12 @@ def pause(dsn: str | None, service: str | None, reason: str, duration: str | Non
     from dlqctl.output import say
 
     with connect(dsn) as connection:
+        is_known = connection.execute("select from dlq.circuits where service = %s", (service,)).rowcount or not service
         connection.execute("select dlq.pause(%s, %s, now() + %s::interval)", (reason, service, duration))
-    say(f"paused: {service or 'everything'}. To go on: dlqctl resume{' ' + service if service else ''}")
+    resume = f"dlqctl resume{' ' + service if service else ''}"
+    say(f"paused: {service or 'everything'}. To go on: {resume}")
+    if not is_known:
+        say(f"there is neither an endpoint nor an entry of {service}: if that is not its name", resume)
 
 
 @click.command()
@@ -66,5 +70,7 @@ def resume(dsn: str | None, service: str | None, reason: str | None) -> None:
     with connect(dsn) as connection:
         row = connection.execute("select dlq.resume(%s, %s)", (service, reason)).fetchone()
     if not (row and row[0]):
-        raise DlqctlError(f"{service or 'everything'} was not paused", "dlqctl health shows what is")
+        raise DlqctlError(
+            f"{service} was not paused" if service else "there is no pause of everything", "dlqctl health"
+        )
     say(f"resumed: {service or 'everything'}")

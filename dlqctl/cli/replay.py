@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dlqctl.cli.asking import ask, waiting
 from dlqctl.cli.root import Lines, connect, database, output_format
-from dlqctl.errors import CannotConnect, DlqctlError, UsageError
+from dlqctl.errors import CannotConnect, DlqctlError
 
 if TYPE_CHECKING:
     import psycopg
@@ -68,7 +69,7 @@ def replay(
     with connect(dsn) as connection:
         filters["created_after"] = since and moment(connection, since)
         filters["created_before"] = until and moment(connection, until)
-        with _waiting("looking"):
+        with waiting("looking"):
             seen = module.preview(connection, filters)
             held = module.held_back(connection, seen.services or {})
         if not seen.entries:
@@ -78,11 +79,9 @@ def replay(
         if check:
             return
         if not yes:
-            if not (sys.stdin.isatty() and sys.stderr.isatty()):
-                raise UsageError("nobody can be asked here, and nothing was changed", "the same with --yes")
-            click.confirm(f"Replay {seen.entries:,}?", abort=True, err=True)
+            ask(f"Replay {seen.entries:,}?")
         try:
-            with _waiting("replaying"):
+            with waiting("replaying"):
                 replay_id, entries = module.replay(connection, str(reason), filters)
         except KeyboardInterrupt:
             say("stopped: nothing was replayed")
@@ -142,7 +141,7 @@ def replay_cancel(dsn: str | None, replay_id: int, reason: str) -> None:
     from dlqctl import replay as module
     from dlqctl.output import say
 
-    with connect(dsn) as connection, _waiting("taking back"):
+    with connect(dsn) as connection, waiting("taking back"):
         entries = module.cancel(connection, replay_id, reason)
     if not entries:
         raise DlqctlError(f"nothing of replay {replay_id} waits any more", f"dlqctl replay watch {replay_id}")
@@ -157,14 +156,15 @@ def _watch(connection: psycopg.Connection, replay_id: int) -> None:
     from dlqctl.output import say
 
     try:
+        began = time.monotonic()
+        seen = module.progress(connection, replay_id)
         with _telling() as tell:
-            while True:
+            tell(_words(seen))
+            while not seen.is_over:
+                time.sleep(max(1, 4 * (time.monotonic() - began)))
                 began = time.monotonic()
                 seen = module.progress(connection, replay_id)
                 tell(_words(seen))
-                if seen.is_over:
-                    break
-                time.sleep(max(1, 4 * (time.monotonic() - began)))
     except KeyboardInterrupt:
         say(
             f"replay {replay_id} goes on. To see it again: dlqctl replay watch {replay_id}; "
@@ -227,15 +227,3 @@ def _telling() -> Iterator[Callable[[str], None]]:
 
     with Live(console=Console(highlight=False), auto_refresh=False) as live:
         yield lambda words: live.update(Text(words), refresh=True)
-
-
-@contextlib.contextmanager
-def _waiting(words: str) -> Iterator[None]:
-    """Show, on a terminal, that something is being done."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(words):
-        yield

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,6 +18,7 @@ from dlqctl.errors import CannotConnect, DlqctlError
 if TYPE_CHECKING:
     import psycopg
 
+_WIDEST = 100
 _FORMATS = click.Choice(["table", "json", "csv"])
 
 
@@ -26,6 +28,30 @@ class Lines(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """What each does, in its first sentence, whole."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, command.get_short_help_str(limit=200)) for name, command in self.commands.items()]
+            )
+
+
+class _Help(click.HelpFormatter):
+    """Help for narrow terminals too: what an option does stands under it, where click would give that ten columns."""
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        if self.width >= 60:
+            super().write_dl(rows, col_max, col_spacing)
+            return
+        for term, does in rows:
+            self.write_text(term)
+            if does:
+                with self.indentation():
+                    self.write_text(does)
+
+
+click.Context.formatter_class = _Help
+
 
 class _PipeClosed(Exception):
     """Whoever reads our output has seen enough. Not a BrokenPipeError, which click would make an exit status of 1."""
@@ -33,6 +59,7 @@ class _PipeClosed(Exception):
 
 class _Dlqctl(Lines):
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        options.setdefault("terminal_width", min(shutil.get_terminal_size((80, 24)).columns, _WIDEST) - 2)
         try:
             return super().make_context(*arguments, **options)
         except BrokenPipeError as error:
@@ -45,7 +72,7 @@ class _Dlqctl(Lines):
             raise _PipeClosed from error
 
 
-@click.group(cls=_Dlqctl, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Dlqctl, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST})
 @click.option("--dsn", metavar="DSN", help="Connection string. Else DLQCTL_DATABASE_URL, DATABASE_URL, or libpq's own.")
 @click.option("--debug", is_flag=True, help="Show the trace of an error.")
 @click.version_option(__version__, message="dlqctl %(version)s")
@@ -103,15 +130,31 @@ def _explain(error: Exception) -> DlqctlError | None:
         return None
     said = error.diag.message_primary or " ".join(str(error).split())
     errors = psycopg.errors
-    if isinstance(error, errors.InvalidSchemaName | errors.UndefinedTable | errors.UndefinedFunction):
+    undefined = errors.InvalidSchemaName, errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction
+    if isinstance(error, undefined):
         return DlqctlError(f"dlqctl is not, or not wholly, in this database: {said}", "dlqctl migrate")
     if isinstance(error, errors.InsufficientPrivilege):
         return DlqctlError(said, "ask for a role: grant dlq_admin to ROLE (or dlq_reader, to look)")
     if isinstance(error, errors.ReadOnlySqlTransaction):
         return DlqctlError(f"{said}: this is a standby, or a read-only session", "connect to the primary")
-    if isinstance(error, psycopg.OperationalError) and error.diag.sqlstate is None:
+    if isinstance(error, errors.QueryCanceled):
+        return DlqctlError(said, "more time for it: PGOPTIONS='-c statement_timeout=10min', before the same")
+    if isinstance(error, errors.LockNotAvailable):
+        return DlqctlError(said, "the same again; who is at work: select * from pg_stat_activity where state <> 'idle'")
+    # 57P: somebody has ended it, or the server; 25P03: it was idle for too long, as while a list is read page by page
+    state = error.diag.sqlstate
+    if (isinstance(error, psycopg.OperationalError) and state is None) or (state or "").startswith(("57P", "25P03")):
         return CannotConnect(f"the connection was lost: {said}", "run it again")
     return DlqctlError(said, error.diag.message_hint)
+
+
+def _legible(word: str) -> str:
+    """A word of the command line, which in a locale that has not its letters is UTF-8 that Python could not read."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(word).decode(errors="backslashreplace")
+    return word
 
 
 def main() -> None:
@@ -121,7 +164,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding has not is escaped
             stream.reconfigure(errors="backslashreplace")
     try:
-        result = cli.main(standalone_mode=False)
+        result = cli.main(list(map(_legible, sys.argv[1:])), standalone_mode=False)
         raise SystemExit(result if isinstance(result, int) else 0)
     except click.ClickException as error:
         error.show()
@@ -138,6 +181,5 @@ def main() -> None:
         explained = _explain(error)
         if debug or explained is None:
             raise
-        hint = f" -> {explained.hint}" if explained.hint else ""
-        say(f"dlqctl: {explained.message.rstrip('.')}{hint}")
+        say(f"dlqctl: {explained.message.rstrip('.')}", explained.hint)
         raise SystemExit(explained.exit_code) from None

@@ -48,6 +48,8 @@ create index idx_webhook_dlq_next_retry on public.webhook_dlq (service, next_ret
 create index idx_webhook_dlq_status on public.webhook_dlq (status, settled_at) where status in ('processing', 'failed');
 -- What is not delivered, by service. Delivered rows are the bulk, and nobody looks for them by service.
 create index idx_webhook_dlq_service on public.webhook_dlq (service, created_at) where status <> 'reprocessed';
+-- The echoes of an entry, for its story.
+create index idx_webhook_dlq_duplicate_of on public.webhook_dlq (duplicate_of) where duplicate_of is not null;
 create index idx_webhook_dlq_created_at on public.webhook_dlq (created_at);
 -- What is done with, oldest first: dlq.maintain() removes it from this end. Entries of one transaction share their time, so it
 -- is a few bytes an entry, appended at its right edge.

@@ -1,6 +1,7 @@
 -- What retry, redeliver and discard have in common: a person puts an entry from one of some states into another, for a reason, on
 -- record. To pending: due now, with all retries before it again; the attempts made so far stay counted. False, and nothing
--- changes, where it is in no such state, was erased, or is an echo: these have nothing of their own to send.
+-- changes, where it is in no such state, was erased, or is an echo: these have nothing of their own to send; and, with a
+-- warning, where there is no such entry.
 -- example: a reason, for whoever gave none.
 create or replace function dlq._move_entry(id uuid, verb text, reason text, from_states text[], to_state text, example text)
 returns boolean
@@ -13,7 +14,7 @@ declare
 begin
   perform dlq._check_reason(_move_entry.reason, format('select dlq.%s(%L, %L)', verb, _move_entry.id, example));
   v_old := dlq._lock_entry(_move_entry.id);
-  if v_old.status <> all (from_states) or not dlq._is_sendable(v_old) then
+  if v_old.id is null or v_old.status <> all (from_states) or not dlq._is_sendable(v_old) then
     return false;
   end if;
 
@@ -37,4 +38,4 @@ $$;
 
 comment on function dlq._move_entry(uuid, text, text, text[], text, text) is
 $$Puts an entry that is in one of some states into another by a person's verb, for a reason, and records it. False: it is in none of them,
-erased, or an echo. WD002: no reason, or no such entry.$$;
+erased, an echo, or (with a warning) not there. WD002: no reason, or no id.$$;

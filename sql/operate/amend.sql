@@ -1,6 +1,6 @@
 -- Repairs a payload. The old one, with its bytes, is kept in dlq.amendments. raw_body goes, since an endpoint that is sent raw
 -- bodies would get the old one. It does not send: that is dlq.retry(). Every attempt is signed anew.
--- False, and nothing changes, for one that is being sent or was delivered, was erased, or is the echo of another.
+-- False, and nothing changes, for one that is being sent or was delivered, was erased, is the echo of another, or is not there.
 create or replace function dlq.amend(id uuid, payload jsonb, reason text)
 returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -21,7 +21,7 @@ begin
       detail = 'Nothing was changed.', hint = 'Give such a number as a string.';
   end if;
   v_entry := dlq._lock_entry(amend.id);
-  if v_entry.status not in ('pending', 'failed', 'discarded') or not dlq._is_sendable(v_entry) then
+  if v_entry.id is null or v_entry.status not in ('pending', 'failed', 'discarded') or not dlq._is_sendable(v_entry) then
     return false;
   end if;
   insert into dlq.amendments (entry_id, amended_at, amended_by, reason, payload, raw_body)
@@ -38,5 +38,5 @@ $$;
 
 comment on function dlq.amend(uuid, jsonb, text) is
 $$Replaces the payload of an entry that is pending, failed or discarded, for a reason, and keeps the old one in dlq.amendments.
-False: it is being sent, was delivered, is erased, or is an echo. WD002: no payload or one that cannot be
-written out, no reason, or no such entry.$$;
+False: it is being sent, was delivered, is erased, an echo, or (with a warning) not there. WD002: no payload or one that cannot be
+written out, no reason, or no id.$$;

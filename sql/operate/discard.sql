@@ -7,5 +7,5 @@ select dlq._move_entry(discard.id, 'discard', discard.reason, '{pending,failed}'
 $$;
 
 comment on function dlq.discard(uuid, text) is
-$$Gives up an entry that is pending or failed, for a reason. False: it is being sent, was delivered, is discarded, or is erased. WD002: no
-reason, or no such entry.$$;
+$$Gives up an entry that is pending or failed, for a reason. False: it is being sent, was delivered, is discarded, erased, or (with
+a warning) not there. WD002: no reason, or no id.$$;

@@ -1,7 +1,7 @@
 -- A person's right to be forgotten. Finds what is kept of a phone number: entries that have it in phone_number, or anywhere in
 -- their payload, raw body, headers or error text; earlier payloads; errors and replies of attempts; requests that wait for the sender, and
 -- answers; the error text that a replay looked for. What happened and when stays, without whom it concerned. What waits or is under way is discarded: without its body it
--- cannot be sent.
+-- cannot be sent. On record are the whole of it and, so that its story tells it, each entry.
 -- The number is compared by its digits, as a number by itself and not as a part of a longer one. Reads the whole queue.
 create or replace function dlq.erase(phone_number text, reason text)
 returns jsonb
@@ -55,6 +55,11 @@ begin
   get diagnostics v_n = row_count;
   v_erased := v_erased || jsonb_build_object('attempts', v_n);
 
+  perform dlq._audit(
+    'erase', 'public.webhook_dlq', e.id::text, erase.reason, jsonb_build_object('status', e.status),
+    jsonb_build_object('status', case when e.status in ('pending', 'processing') then 'discarded' else e.status end), '{status}')
+  from public.webhook_dlq as e
+  where e.id = any (v_ids);
   update public.webhook_dlq as e
   set
     payload = '{"erased": true}',

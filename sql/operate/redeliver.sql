@@ -8,5 +8,5 @@ select dlq._move_entry(redeliver.id, 'redeliver', redeliver.reason, '{reprocesse
 $$;
 
 comment on function dlq.redeliver(uuid, text) is
-$$Makes an entry that was delivered due now, with a fresh schedule, for a reason. False: it was not delivered, or is erased. WD002: no
-reason, or no such entry.$$;
+$$Makes an entry that was delivered due now, with a fresh schedule, for a reason. False: it was not delivered, is
+erased, or (with a warning) not there. WD002: no reason, or no id.$$;

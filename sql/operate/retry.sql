@@ -9,4 +9,4 @@ $$;
 
 comment on function dlq.retry(uuid, text) is
 $$Makes an entry that is pending, failed or discarded due now, with a fresh schedule, for a reason. False: it is being sent, was
-delivered, is erased, or is an echo. WD002: no reason, or no such entry.$$;
+delivered, is erased, an echo, or (with a warning) not there. WD002: no reason, or no id.$$;

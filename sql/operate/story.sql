@@ -1,4 +1,5 @@
--- What happened to an entry, in order: how it came, each attempt and what was answered, what people did with it, how it stands.
+-- What happened to an entry, in order: how it came, each attempt and what was answered, which echoes of it were stored, what people
+-- did with it, alone or with many, how it stands.
 -- With the caller's rights. What the handler, the sender and the reply said, which may be personal, only on demand; acts of people
 -- but amendments only where the caller may read dlq.audit_log.
 create or replace function dlq.story(id uuid, personal boolean default false)
@@ -50,6 +51,10 @@ begin
       select 0, a.at, a.what, a.detail
       from dlq._acts_on(v_entry.id) as a
       union all
+      select 0, e.created_at, 'echo', format('the handler stored this failure again, as %s', e.id)
+      from dlq.entries as e
+      where e.duplicate_of = v_entry.id
+      union all
       select 2147483647, v_entry.last_retry_at, 'sent', format('attempt %s is under way', v_entry.attempt_count)
       where v_entry.status = 'processing'
     ) as s
@@ -58,5 +63,5 @@ end
 $$;
 
 comment on function dlq.story(uuid, boolean) is
-$$What happened to an entry, in order: how it came, every attempt and its answer, what people did with it. personal: with error texts
-and replies, for who may read them. WD002: no such entry.$$;
+$$What happened to an entry, in order: how it came, every attempt and its answer, its echoes, what people did with it, replays
+among that. personal: with error texts and replies, for who may read them. WD002: no such entry.$$;

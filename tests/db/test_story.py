@@ -83,6 +83,56 @@ def test_a_reader_is_told_the_story_without_acts_and_words(queue: Queue) -> None
         as_reader(queue, "select * from dlq.story(%s, personal => true)", entry_id)
 
 
+def test_a_story_tells_the_replays_that_took_it_and_their_cancellation(queue: Queue) -> None:
+    entry_id = queue.store()
+    queue.attempt(entry_id, 410)
+    first = queue.one("select id from dlq.replay('mended', per_minute => 1)")
+    queue.conn.execute("select dlq.cancel_replay(%s, 'not yet')", (first,))
+    second = queue.one("select id from dlq.replay('mended at last')")
+    queue.attempt(entry_id, 200)
+
+    told = story(queue, entry_id)
+    assert [what for what, _ in told if what != "update"] == [
+        "stored", "attempt 1", f"replay {first}", "cancel", f"replay {second}", "attempt 2",
+    ]  # fmt: skip
+    by_what = dict(told)
+    due_at = queue.one("select date_trunc('second', due_at)::text from dlq.replayed_entries where replay_id = 1")
+    assert by_what[f"replay {first}"] == f"by postgres, failed -> pending, due {due_at}: mended"
+    assert by_what["cancel"] == f"by postgres, replay {first}, pending -> failed: not yet"
+    assert by_what[f"replay {second}"].endswith(": mended at last")
+    assert [row["what"] for row in as_reader(queue, "select * from dlq.story(%s)", entry_id)] == [
+        "stored", "attempt 1", "attempt 2",
+    ]  # fmt: skip
+
+
+def test_a_story_tells_its_echoes(queue: Queue) -> None:
+    entry_id = queue.store()
+    queue.send(entry_id)
+    queue.store(headers=Jsonb({"dlq-entry": entry_id}))
+    queue.answer(entry_id, 200)
+    queue.collect()
+    queue.store(headers=Jsonb({"dlq-entry": entry_id}), payload="later")
+    echoes = [row["id"] for row in queue.rows("select id::text from webhook_dlq where duplicate_of is not null")]
+    told = [detail.rpartition(" ")[2] for what, detail in story(queue, entry_id) if what == "echo"]
+    assert sorted(told) == sorted(echoes)
+    assert len(echoes) == 2
+    assert [row["what"] for row in as_reader(queue, "select * from dlq.story(%s)", entry_id)].count("echo") == 2
+
+
+def test_a_story_tells_what_was_done_to_many_at_once(queue: Queue) -> None:
+    entry_id, _ = queue.store(payload=1, phone_number="+15550100123"), queue.store(payload=2)
+    queue.conn.execute("select dlq.discard(id, 'a test of ours') from webhook_dlq")
+    queue.conn.execute("select dlq.retry(id, 'no test') from webhook_dlq")
+    queue.conn.execute("update webhook_dlq set status = 'failed'")
+    queue.conn.execute("select dlq.erase('+15550100123', 'request of 3 March')")
+    assert story(queue, entry_id)[1:] == [
+        ("discard", "by postgres, pending -> discarded: a test of ours"),
+        ("retry", "by postgres, discarded -> pending: no test"),
+        ("update", "by postgres, pending -> failed"),
+        ("erase", "by postgres: request of 3 March"),
+    ]
+
+
 def test_what_is_next_says_why_it_ended(queue: Queue) -> None:
     gone, refused, delivered = (queue.store(payload=n) for n in range(3))
     queue.attempt(gone, 410)

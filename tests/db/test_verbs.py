@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -67,12 +68,38 @@ def test_a_verb_wants_a_reason(queue: Queue, verb: str, reason: str | None) -> N
     assert f"dlq.{verb}('{entry_id}'" in str(caught.value.diag.message_hint)
 
 
-@pytest.mark.parametrize("entry_id", [None, "00000000-0000-0000-0000-000000000000"])
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_says_that_there_is_no_such_entry(queue: Queue, verb: str, entry_id: str | None) -> None:
-    with pytest.raises(psycopg.Error, match="there is no entry") as caught:
-        do(queue, verb, entry_id)
+def test_a_verb_wants_an_id(queue: Queue, verb: str) -> None:
+    with pytest.raises(psycopg.Error, match="an id is needed") as caught:
+        do(queue, verb, None)
     assert caught.value.diag.sqlstate == "WD002"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_warns_that_there_is_no_such_entry_and_leaves_it_out(queue: Queue, verb: str) -> None:
+    there = in_state(queue, sorted(APPLIES[verb])[0])
+    warned: list[tuple[str | None, ...]] = []
+    queue.conn.add_notice_handler(
+        lambda said: warned.append((said.severity_nonlocalized, said.sqlstate, said.message_primary))
+    )
+    gone = "00000000-0000-0000-0000-000000000000"
+    assert [do(queue, verb, entry_id) for entry_id in (gone, there)] == [False, True]
+    assert warned == [("WARNING", "WD002", f"there is no entry {gone}")]
+    assert queue.one("select count(*) from dlq.audit_log where key = %s", gone) == 0
+
+
+def test_what_is_deleted_meanwhile_stops_none_of_the_others(queue: Queue, database: str) -> None:
+    """The statement has seen three entries when the second of them is deleted by somebody else."""
+    queue.store_many(3)
+    queue.conn.execute("update webhook_dlq set status = 'failed'")
+    with psycopg.connect(database, autocommit=True) as somebody:
+        ids = [row["id"] for row in queue.rows("select id from webhook_dlq order by id")]
+        with queue.conn.transaction(), queue.conn.cursor(name="many") as cursor:  # its snapshot is taken here
+            cursor.execute("select dlq.retry(id, 'mended') from webhook_dlq order by id")
+            somebody.execute("delete from webhook_dlq where id = %s", (ids[1],))
+            done = [row[0] for row in cursor.fetchall()]
+    assert done == [True, False, True]
+    assert queue.one("select count(*) from webhook_dlq where status = 'pending'") == 2
 
 
 def test_a_retry_has_all_its_retries_again_and_keeps_its_attempts(queue: Queue) -> None:
@@ -133,6 +160,41 @@ def test_the_engine_passes_by_what_a_person_holds(queue: Queue, database: str, v
         queue.dispatch()
         assert queue.entry(other)["status"] == "processing"
         person.rollback()
+
+
+@pytest.mark.parametrize(
+    ("verb", "again"), [("retry", True), ("redeliver", False), ("discard", False), ("amend", True)]
+)
+def test_a_verb_done_twice_does_what_it_did_once(queue: Queue, verb: str, again: bool) -> None:
+    entry_id = in_state(queue, sorted(APPLIES[verb])[0])
+    assert do(queue, verb, entry_id)
+    once = queue.entry(entry_id)
+    assert do(queue, verb, entry_id) is again
+    assert queue.entry(entry_id) | {"updated_at": None, "next_retry_at": None} == (
+        once | {"updated_at": None, "next_retry_at": None}
+    )
+    assert queue.one("select count(*) from dlq.audit_log where action = %s and key = %s", verb, entry_id) == 1 + again
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_waits_for_the_step_of_a_cycle_and_goes_by_what_that_has_made(
+    queue: Queue, database: str, verb: str
+) -> None:
+    """The entry is being sent, or for redeliver its answer collected, by a step that has not committed yet."""
+    entry_id = queue.store()
+    if verb == "redeliver":
+        queue.send(entry_id)
+        queue.answer(entry_id, 200)
+    queue.make_due(entry_id)
+    with psycopg.connect(database, autocommit=True) as cycle, ThreadPoolExecutor(1) as beside:
+        with cycle.transaction():
+            step = "collect_responses" if verb == "redeliver" else "dispatch_due"
+            cycle.execute(f"select from dlq.{step}()".encode())
+            acting = beside.submit(do, queue, verb, entry_id)
+            while not cycle.execute("select from pg_locks where not granted").rowcount:
+                assert not acting.done()
+        assert acting.result(10) is (verb == "redeliver")
+    assert queue.entry(entry_id)["status"] == ("pending" if verb == "redeliver" else "processing")
 
 
 def test_an_amended_payload_is_sent_and_the_old_one_kept(queue: Queue) -> None:
@@ -202,8 +264,11 @@ def test_erase_finds_a_number_wherever_it_is_and_keeps_what_happened(queue: Queu
     ).fetchall():
         found = queue.one(f"select count(*) from {table} as t where t::text ~ '(^|[^0-9])15550100123($|[^0-9])'")
         assert found == 0, table
-    (act,) = queue.rows("select * from dlq.audit_log where action = 'erase'")
+    (act,) = queue.rows("select * from dlq.audit_log where action = 'erase' and key is null")
     assert (act["reason"], act["after"]["entries"]) == ("request of 3 March", len(theirs))
+    assert {row["key"] for row in queue.rows("select key from dlq.audit_log where action = 'erase'")} == {
+        None, *theirs.values(),
+    }  # fmt: skip
     assert queue.one("select dlq.erase(%s, 'again')", NUMBER)["entries"] == 0
 
 
@@ -232,6 +297,33 @@ def test_an_answer_that_comes_after_the_erasure_is_not_kept(queue: Queue) -> Non
     assert queue.collect() == (0, 0, 0)
     (attempt,) = queue.attempts(entry_id)
     assert (attempt["outcome"], attempt["reply"]) == ("unanswered", None)
+
+
+def test_erase_waits_for_the_step_of_a_cycle_and_takes_its_request_back(queue: Queue, database: str) -> None:
+    entry_id = queue.store(payload={"from": "15550100123"})
+    queue.make_due(entry_id)
+    before = queue.entry(entry_id)
+    with psycopg.connect(database, autocommit=True) as cycle, ThreadPoolExecutor(1) as beside:
+        with cycle.transaction():
+            cycle.execute("select from dlq.dispatch_due()")
+            erasing = beside.submit(queue.one, "select dlq.erase(%s, 'x')", NUMBER)
+            while not cycle.execute("select from pg_locks where not granted").rowcount:
+                assert not erasing.done()
+        assert erasing.result(10)["entries"] == 1
+    assert before["status"] == "pending"
+    assert queue.entry(entry_id)["status"] == "discarded"
+    assert queue.one("select (select count(*) from net.http_request_queue) + (select count(*) from dlq.in_flight)") == 0
+
+
+def test_erase_is_undone_with_its_transaction(queue: Queue) -> None:
+    entry_id = queue.store(phone_number=NUMBER)
+    queue.send(entry_id)
+    before = queue.entry(entry_id)
+    with queue.conn.transaction(force_rollback=True):
+        assert queue.one("select dlq.erase(%s, 'x')", NUMBER)["requests"] == 1
+    assert queue.entry(entry_id) == before
+    assert queue.one("select count(*) from net.http_request_queue") == 1
+    assert queue.one("select count(*) from dlq.audit_log where action = 'erase'") == 0
 
 
 @pytest.mark.parametrize("number", [None, "", "123456", "+", "no number"])

@@ -77,13 +77,19 @@ class Terminal:
 
 @contextlib.contextmanager
 def terminal(
-    words: Sequence[str], env: Mapping[str, str], *, columns: int = 80, lines: int = 24, no_color: bool = False
+    words: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    columns: int = 80,
+    lines: int = 24,
+    no_color: bool = False,
+    term: str = "xterm",
 ) -> Iterator[Terminal]:
     """Run `dlqctl WORDS` in a terminal of this size until the block ends."""
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     name = os.ttyname(slave)
-    env = {key: value for key, value in env.items() if key not in ("COLUMNS", "LINES", "NO_COLOR")} | {"TERM": "xterm"}
+    env = {key: value for key, value in env.items() if key not in ("COLUMNS", "LINES", "NO_COLOR")} | {"TERM": term}
     env |= {"NO_COLOR": "1"} if no_color else {}
     # Whoever leads a session and opens a terminal has its Ctrl-C sent to it.
     command = ["sh", "-c", f'exec "$@" <{name} >{name} 2>&1', "sh", sys.executable, "-m", "dlqctl", *words]

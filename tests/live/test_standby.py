@@ -39,8 +39,12 @@ def test_a_standby_tells_its_health_sends_nothing_and_goes_on_when_it_is_promote
             assert done.returncode == 0, done.stdout + done.stderr
             assert "standby" in done.stdout
             conn.execute("select dlq_health()")
-            for words in (("process",), ("pause", "--reason", "x")):
-                done = _run(replica.dsn(), *words)
+            entry = str(conn.execute("select id from webhook_dlq").fetchall()[0][0])
+            for look in ("list --payload", f"show {entry}", "replay list", "endpoints list"):
+                done = _run(replica.dsn(), *look.split())
+                assert (done.returncode, done.stderr) == (0, ""), look
+            for act in ("process", "pause --reason x", f"retry {entry} --reason x"):
+                done = _run(replica.dsn(), *act.split())
                 assert done.returncode == 1
                 assert "connect to the primary" in done.stderr
 

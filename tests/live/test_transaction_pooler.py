@@ -10,10 +10,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
 from dlqctl.cluster import Cluster
+from dlqctl.connection import connect
 from dlqctl.receiver import Receiver, hang
 from tests.migration.migrating import Outcome, do, run
 from tests.net_worker import net_worker
@@ -94,3 +96,12 @@ def test_commands_that_ask_again_and_again_work_behind_it(
             do(database, due)
             assert through(pooler, database, "process").err == ""
     assert through(pooler, database, "health").code == 0
+
+
+def test_other_peoples_sessions_are_left_as_they_are(pooler: int, database: str) -> None:
+    """The search_path that a command narrows for itself would stay with whoever has its session next."""
+    assert through(pooler, database, "list").code == 0
+    with psycopg.connect(make_conninfo(database, host="127.0.0.1", port=pooler), autocommit=True) as other:
+        assert other.execute("show search_path").fetchone() == ('"$user", public',)
+    with connect(database) as ours:
+        assert ours.execute("show search_path").fetchone() == ("pg_catalog, pg_temp",)

@@ -65,10 +65,10 @@ def test_the_preview_names_what_is_lost_and_changes_nothing(database: str) -> No
     assert said.code == 0
     assert dump(database, "--inserts") == before
     for line in (
-        "goes: table webhook_dlq, rows: 5 (2 failed, 3 pending)",
+        "goes: table public.webhook_dlq, rows: 5 (2 failed, 3 pending)",
         "goes:   of these NOT DELIVERED: 5",
-        "goes: table given, rows: 0",
-        "goes: trigger mine on webhook_dlq, which is not dlqctl's but a part of the table",
+        "goes: table public.given, rows: 0",
+        "goes: trigger mine on public.webhook_dlq, which is not dlqctl's but a part of the table",
         "goes: schema net",
         "stays: schema dlq: table dlq.kept",
     ):

@@ -107,7 +107,7 @@ def ambush(house: House, role: str) -> Iterator[tuple[psycopg.Connection, list[s
     """A transaction in a role with all of it in the way, in front and in pg_temp, and what has sprung."""
     sprung: list[str] = []
     with house.as_(role, CLAIM if role == "authenticated" else None) as conn:
-        conn.add_notice_handler(lambda said: sprung.append(str(said.message_primary)))
+        conn.add_notice_handler(lambda said: sprung.extend(["sprung"] * (said.message_primary == "sprung")))
         for name in (*_CATALOGS, *_OURS):
             of = f"pg_catalog.{name}" if name in _CATALOGS else "(select 1 as id) as own"
             conn.execute(f"create temp view {name} as select * from {of} where evil.sprung()".encode())
