@@ -183,6 +183,34 @@ comment on column dlq.delivery_attempts.service is 'The entry''s service.';
 comment on column dlq.delivery_attempts.error is 'What went wrong, in the sender''s or PostgreSQL''s words.';
 comment on column dlq.delivery_attempts.reply is 'The first 1,000 bytes of the answer''s body.';
 
+-- A row is updated by every pass that has an answer of its kind: the room on its page lets it stay there.
+create table dlq.attempt_counts (
+  hour timestamptz not null,
+  attempts bigint not null,
+  seconds double precision not null,
+  seconds_max double precision not null,
+  status_code integer not null default 0,
+  service text not null,
+  outcome text not null,
+  constraint attempt_counts_pkey primary key (hour, service, outcome, status_code),
+  constraint counts_are_not_negative check (attempts >= 0 and seconds >= 0 and seconds_max >= 0)
+) with (fillfactor = 50);
+alter table dlq.attempt_counts enable row level security;
+
+comment on table dlq.attempt_counts is
+$$How many attempts ended how, by the hour: what dlq.delivery_attempts holds, added up as it is written, so that neither a rate nor
+a counter reads history. Sums never decrease: dlq.maintain() adds hours older than retain_runs to the row of hour -infinity.
+To read: dlq.success_rate, dlq.top_failures, dlq.slowest_endpoints.$$;
+comment on column dlq.attempt_counts.hour is
+$$The hour in which they were recorded, its beginning in UTC. -infinity: all earlier ones, and those that dlq.erase() cut off.$$;
+comment on column dlq.attempt_counts.attempts is 'How many.';
+comment on column dlq.attempt_counts.seconds is
+'How long they took in all, from dispatch to record: the wait in the sender''s queue and for the next pass is part of it. 0 for not_sent.';
+comment on column dlq.attempt_counts.seconds_max is 'How long the longest of them took.';
+comment on column dlq.attempt_counts.status_code is 'The HTTP status. 0: there was no answer.';
+comment on column dlq.attempt_counts.service is 'As in dlq.delivery_attempts.';
+comment on column dlq.attempt_counts.outcome is 'As in dlq.delivery_attempts.';
+
 create table dlq.amendments (
   entry_id uuid not null,
   amended_at timestamptz not null,
@@ -560,7 +588,7 @@ $$dlq.maintain() removes delivered and discarded entries this long after settled
 At least replay_window. An idempotency key is forgotten with its entry.$$;
 comment on column dlq.settings.retain_failed is 'The same for failed entries. Null, as it is unless you say otherwise: they stay.';
 comment on column dlq.settings.retain_runs is
-'For so long rows of dlq_processing_log, dlq.maintenance_log, dlq.replays and ours of cron.job_run_details are kept. Null: for ever.';
+'For so long rows of dlq_processing_log, dlq.maintenance_log, dlq.replays, ours of cron.job_run_details and the hours of dlq.attempt_counts are kept. Null: for ever.';
 comment on column dlq.settings.retain_audit is
 'For so long acts are kept in dlq.audit_log: at least 90 days. Null, as it is unless you say otherwise: for ever.';
 comment on column dlq.settings.maintain_at is

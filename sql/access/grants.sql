@@ -5,7 +5,8 @@ select dlq._revoke_everything('{dlq,public}');
 grant usage on schema dlq to dlq_admin, dlq_reader, dlq_writer;
 
 grant select, insert, update, delete on public.webhook_dlq to dlq_admin;
-grant select on public.dlq_processing_log, dlq.in_flight, dlq.delivery_attempts, dlq.pauses, dlq.endpoint_state, dlq.net_workers
+grant select
+  on public.dlq_processing_log, dlq.in_flight, dlq.delivery_attempts, dlq.attempt_counts, dlq.pauses, dlq.endpoint_state, dlq.net_workers
   to dlq_admin;
 grant select on dlq.amendments, dlq.audit_log, dlq.maintenance_log to dlq_admin;
 grant select on dlq.replays, dlq.replayed_entries, dlq.replay_progress to dlq_admin;
@@ -16,7 +17,9 @@ grant select
   (id, service, status, retry_count, attempt_count, unanswered_count, created_at, next_retry_at, last_retry_at,
    settled_at, erased_at, updated_at, duplicate_of, correlation_id)
   on public.webhook_dlq to dlq_reader;
-grant select on public.dlq_processing_log, dlq.pauses, dlq.endpoint_state, dlq.net_workers, dlq.maintenance_log, dlq.settings to dlq_reader;
+grant select
+  on public.dlq_processing_log, dlq.attempt_counts, dlq.pauses, dlq.endpoint_state, dlq.net_workers, dlq.maintenance_log, dlq.settings
+  to dlq_reader;
 grant select  -- without the digest: it would tell whether a payload is the one that somebody guesses
   (entry_id, request_id, dispatched_at, missing_since, net_oid, attempt, timeout_ms, echoed, is_probe, service)
   on dlq.in_flight to dlq_reader;

@@ -122,6 +122,21 @@ alter table dlq.delivery_attempts enable always trigger audit_truncate;
 comment on trigger audit_truncate on dlq.delivery_attempts is 'Records who empties it.';
 
 create or replace trigger audit
+after insert or update or delete on dlq.attempt_counts
+for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change(
+  'hour', 'service', 'outcome', 'status_code', 'attempts', 'seconds', 'seconds_max');
+alter table dlq.attempt_counts enable always trigger audit;
+comment on trigger audit on dlq.attempt_counts is 'Records who changes how many attempts there were.';
+
+create or replace trigger audit_truncate
+after truncate on dlq.attempt_counts
+for each statement when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change();
+alter table dlq.attempt_counts enable always trigger audit_truncate;
+comment on trigger audit_truncate on dlq.attempt_counts is 'Records who empties it.';
+
+create or replace trigger audit
 after insert or update or delete on dlq.amendments
 for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
 execute function dlq._audit_change('entry_id', 'amended_at', 'amended_by', 'reason');
