@@ -187,13 +187,14 @@ comment on column dlq.delivery_attempts.reply is 'The first 1,000 bytes of the a
 create table dlq.attempt_counts (
   hour timestamptz not null,
   attempts bigint not null,
+  timeouts bigint not null default 0,
   seconds double precision not null,
   seconds_max double precision not null,
   status_code integer not null default 0,
   service text not null,
   outcome text not null,
   constraint attempt_counts_pkey primary key (hour, service, outcome, status_code),
-  constraint counts_are_not_negative check (attempts >= 0 and seconds >= 0 and seconds_max >= 0)
+  constraint counts_are_not_negative check (attempts >= 0 and timeouts >= 0 and seconds >= 0 and seconds_max >= 0)
 ) with (fillfactor = 50);
 alter table dlq.attempt_counts enable row level security;
 
@@ -204,6 +205,7 @@ To read: dlq.success_rate, dlq.top_failures, dlq.slowest_endpoints.$$;
 comment on column dlq.attempt_counts.hour is
 $$The hour in which they were recorded, its beginning in UTC. -infinity: all earlier ones, and those that dlq.erase() cut off.$$;
 comment on column dlq.attempt_counts.attempts is 'How many.';
+comment on column dlq.attempt_counts.timeouts is 'How many of them had no answer in time.';
 comment on column dlq.attempt_counts.seconds is
 'How long they took in all, from dispatch to record: the wait in the sender''s queue and for the next pass is part of it. 0 for not_sent.';
 comment on column dlq.attempt_counts.seconds_max is 'How long the longest of them took.';

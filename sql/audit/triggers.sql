@@ -125,7 +125,7 @@ create or replace trigger audit
 after insert or update or delete on dlq.attempt_counts
 for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
 execute function dlq._audit_change(
-  'hour', 'service', 'outcome', 'status_code', 'attempts', 'seconds', 'seconds_max');
+  'hour', 'service', 'outcome', 'status_code', 'attempts', 'timeouts', 'seconds', 'seconds_max');
 alter table dlq.attempt_counts enable always trigger audit;
 comment on trigger audit on dlq.attempt_counts is 'Records who changes how many attempts there were.';
 

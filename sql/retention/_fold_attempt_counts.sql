@@ -9,13 +9,14 @@ with old as (
   where c.hour > '-infinity' and c.hour <= (select dlq._now() - s.retain_runs from dlq.settings as s)
   returning c.*
 )
-insert into dlq.attempt_counts as c (hour, service, outcome, status_code, attempts, seconds, seconds_max)
-select '-infinity', o.service, o.outcome, o.status_code, sum(o.attempts), sum(o.seconds), max(o.seconds_max)
+insert into dlq.attempt_counts as c (hour, service, outcome, status_code, attempts, timeouts, seconds, seconds_max)
+select '-infinity', o.service, o.outcome, o.status_code, sum(o.attempts), sum(o.timeouts), sum(o.seconds), max(o.seconds_max)
 from old as o
 group by o.service, o.outcome, o.status_code
 on conflict (hour, service, outcome, status_code) do update
 set
   attempts = c.attempts + excluded.attempts,
+  timeouts = c.timeouts + excluded.timeouts,
   seconds = c.seconds + excluded.seconds,
   seconds_max = greatest(c.seconds_max, excluded.seconds_max)
 $$;

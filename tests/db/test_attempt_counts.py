@@ -14,13 +14,14 @@ from tests.db.conftest import Queue
 
 KINDS = "service, outcome, status_code"
 COUNTED = f"""
-    select {KINDS}, sum(attempts)::bigint as attempts, round(sum(seconds)::numeric, 3) as seconds,
-      round(max(seconds_max)::numeric, 3) as seconds_max
+    select {KINDS}, sum(attempts)::bigint as attempts, sum(timeouts)::bigint as timeouts,
+      round(sum(seconds)::numeric, 3) as seconds, round(max(seconds_max)::numeric, 3) as seconds_max
     from dlq.attempt_counts group by {KINDS} order by {KINDS}
 """
 # The same by reading all of history. What was not sent has no time that could be counted.
 ORACLE = f"""
     select service, outcome, coalesce(status_code, 0) as status_code, count(*) as attempts,
+      count(*) filter (where outcome = 'network_error' and error ~* 'timeout') as timeouts,
       round(sum(a.took)::numeric, 3) as seconds, round(max(a.took)::numeric, 3) as seconds_max
     from (
       select *, case when outcome = 'not_sent' then 0
@@ -65,6 +66,7 @@ def mixed_run(queue: Queue, clock: Clock) -> None:
 def test_the_counts_are_what_history_says_whatever_became_of_the_attempts(queue: Queue, clock: Clock) -> None:
     mixed_run(queue, clock)
     queue.conn.execute("update dlq.delivery_attempts set settled_at = settled_at")  # nothing but writing is counted
+    assert sum(row["timeouts"] for row in counted(queue)) == 3
     outcomes = {row["outcome"] for row in counted(queue)}
     assert outcomes == {"delivered", "http_error", "network_error", "echoed", "unanswered", "not_sent"}
     assert counted(queue) == queue.rows(ORACLE)

@@ -1,0 +1,13 @@
+-- What fails, most frequent first. Reads the counts of attempts, and no attempt.
+create or replace view dlq.top_failures
+as
+select
+  c.service, c.outcome, nullif(c.status_code, 0) as status_code, sum(c.attempts)::bigint as attempts, max(c.hour) as last_hour
+from dlq.attempt_counts as c
+where c.hour > dlq._now() - interval '25 hours' and c.outcome <> 'delivered'
+group by c.service, c.outcome, c.status_code
+order by attempts desc, c.service, c.outcome, c.status_code;
+
+comment on view dlq.top_failures is
+$$What failed in this hour and the 24 before it, most frequent first: service, outcome as in dlq.delivery_attempts, HTTP status (null:
+there was no answer), attempts, and the hour in which it last happened.$$;
