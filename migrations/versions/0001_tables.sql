@@ -303,6 +303,7 @@ create table dlq.endpoints (
   allow_private boolean not null default false,
   service text not null,
   url text not null,
+  health_url text,
   host text generated always as (lower(rtrim(substring(url from '^https?://(\[[^]]*\]|[^:/?]*)'), '.'))) stored,
   signing text,
   auth text,
@@ -317,6 +318,8 @@ create table dlq.endpoints (
   constraint url_is_http check (
     url ~ '^https?://([a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?$'
     or service = '*' and url ~ '^https?://([a-zA-Z0-9._{}-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?$'),
+  constraint health_url_is_http check (
+    health_url ~ '^https?://([a-zA-Z0-9._{}-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?$'),
   constraint https_unless_allowed check (allow_http or url like 'https://%'),
   -- In order: an IPv6 address that is not global unicast, or that stands for an IPv4 address (6to4, Teredo); whatever a
   -- resolver reads as an IPv4 address (2130706433, 0x7f.1, 127.1, 0177.0.0.1), unless it is four plain numbers and public;
@@ -363,6 +366,9 @@ comment on column dlq.endpoints.allow_private is
 'Whether url may name a host that is not public: loopback, a private or link-local address, localhost, a name without a dot.';
 comment on column dlq.endpoints.service is 'As in webhook_dlq.service, or * for the template.';
 comment on column dlq.endpoints.url is 'POSTed to. In the template, {service} stands for the service.';
+comment on column dlq.endpoints.health_url is
+$$Asked by dlqctl health --probe, with GET, from where that runs; it must answer 2xx. In the template, {service} stands for the service.
+Null: only its host is asked whether it answers.$$;
 comment on column dlq.endpoints.host is 'The host in url, in lower case.';
 comment on column dlq.endpoints.headers is 'Sent with every attempt, one JSON object of strings. Anyone who may read pg_net''s queue can read them.';
 comment on column dlq.endpoints.signing is
@@ -655,6 +661,8 @@ comment on constraint service_is_a_slug on dlq.endpoints is
 'service: 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or a digit; or * for the template.';
 comment on constraint url_is_http on dlq.endpoints is
 'url: http(s)://host[:port][/path][?query], without user information, blanks or letters beyond ASCII.';
+comment on constraint health_url_is_http on dlq.endpoints is
+'health_url: http(s)://host[:port][/path][?query], without user information, blanks or letters beyond ASCII.';
 comment on constraint https_unless_allowed on dlq.endpoints is
 'Use https, or say allow_http => true (dlqctl endpoints set --allow-http): the payload then crosses the network in the clear.';
 comment on constraint public_unless_allowed on dlq.endpoints is

@@ -28,7 +28,7 @@ grant select
   on dlq.delivery_attempts to dlq_reader;
 grant select (entry_id, amended_at, amended_by, reason) on dlq.amendments to dlq_reader;
 grant select
-  (created_at, updated_at, timeout_ms, max_in_flight, enabled, allow_http, allow_private, service, url, host, retry_schedule,
+  (created_at, updated_at, timeout_ms, max_in_flight, enabled, allow_http, allow_private, service, url, health_url, host, retry_schedule,
    signing, secret_names, auth, auth_secret, body)
   on dlq.endpoints to dlq_reader;
 grant select on
@@ -66,7 +66,7 @@ grant execute on function
   dlq.retry(uuid, text), dlq.redeliver(uuid, text), dlq.discard(uuid, text), dlq.amend(uuid, jsonb, text), dlq.erase(text, text),
   dlq.preview_replay(text, text, timestamptz, timestamptz, integer, text, text, integer, integer),
   dlq.replay(text, text, text, timestamptz, timestamptz, integer, text, text, integer, integer), dlq.cancel_replay(bigint, text),
-  dlq.set_endpoint(text, text, boolean, boolean, integer, integer, jsonb, interval[], boolean, text, text[], text, text, text), dlq.remove_endpoint(text),
+  dlq.set_endpoint(text, text, boolean, boolean, integer, integer, jsonb, interval[], boolean, text, text[], text, text, text, text), dlq.remove_endpoint(text),
   dlq.set_secret(text, text), dlq.remove_secret(text), dlq.list_secrets(),
   dlq.schedule_jobs(), dlq.unschedule_jobs()
   to dlq_admin;

@@ -11,7 +11,7 @@
 create or replace trigger audit
 after insert or update or delete on dlq.endpoints
 for each row execute function dlq._audit_change(
-  'service', 'created_at', 'url', 'timeout_ms', 'max_in_flight', 'enabled', 'allow_http', 'allow_private', 'signing', 'secret_names',
+  'service', 'created_at', 'url', 'health_url', 'timeout_ms', 'max_in_flight', 'enabled', 'allow_http', 'allow_private', 'signing', 'secret_names',
   'auth', 'auth_secret', 'body', 'retry_schedule');
 alter table dlq.endpoints enable always trigger audit;
 comment on trigger audit on dlq.endpoints is 'Records who changes an endpoint. Its headers are shown as a digest.';

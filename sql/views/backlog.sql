@@ -2,17 +2,25 @@
 -- a million waiting cost what 10,000 of each service do, and nothing of what is settled.
 create or replace view dlq.backlog
 as
+with clock as materialized (  -- once, and not for each entry
+  select
+    dlq._now() as now,
+    dlq._now() - interval '5 minutes' as five_minutes_ago,
+    dlq._now() - interval '1 hour' as an_hour_ago,
+    dlq._now() - interval '1 day' as a_day_ago
+)
 select
   w.service, b.pending, b.due, b.next_retry_at, b.due_5_minutes, b.due_1_hour, b.due_1_day
 from dlq._waiting_services as w
+  cross join clock as c
   cross join lateral (
     select
       count(*) as pending,
-      count(*) filter (where e.next_retry_at <= dlq._now()) as due,
+      count(*) filter (where e.next_retry_at <= c.now) as due,
       min(e.next_retry_at) as next_retry_at,
-      count(*) filter (where e.next_retry_at <= dlq._now() - interval '5 minutes') as due_5_minutes,
-      count(*) filter (where e.next_retry_at <= dlq._now() - interval '1 hour') as due_1_hour,
-      count(*) filter (where e.next_retry_at <= dlq._now() - interval '1 day') as due_1_day
+      count(*) filter (where e.next_retry_at <= c.five_minutes_ago) as due_5_minutes,
+      count(*) filter (where e.next_retry_at <= c.an_hour_ago) as due_1_hour,
+      count(*) filter (where e.next_retry_at <= c.a_day_ago) as due_1_day
     from (
       select q.next_retry_at
       from public.webhook_dlq as q
