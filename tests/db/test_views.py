@@ -10,6 +10,7 @@ from decimal import Decimal
 import psycopg
 import pytest
 
+from dlqctl.bundle import ROOT
 from tests.conftest import Clock
 from tests.db.conftest import Queue
 from tests.db.test_attempt_counts import mixed_run
@@ -211,6 +212,26 @@ def test_without_pg_cron_the_jobs_are_told_by_our_own_log(queue: Queue) -> None:
     ]
     assert rows[0]["last_run_at"] == queue.one("select max(processed_at) from dlq_processing_log")
     assert rows[1]["last_run_at"] is None
+
+
+PAGE = (ROOT / "docs/views.md").read_text()
+
+
+def test_the_page_names_every_check_and_every_view_and_what_it_tells_to_type_runs(queue: Queue, database: str) -> None:
+    checks = PAGE.partition("## The checks")[2].partition("## ")[0]
+    assert re.findall(r"^\| `([a-z_ ]+)` \|", checks, re.M) == [row["name"] for row in queue.rows("table dlq.health")]
+    readable = queue.rows(
+        "select table_name as name from information_schema.role_table_grants as g join information_schema.views"
+        " using (table_schema, table_name) where table_schema = 'dlq' and grantee = 'dlq_reader'"
+    )
+    questions = PAGE.partition("| question |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`dlq\.(\w+)`", questions)) == {row["name"] for row in readable}
+    statements = "".join(re.findall(r"```sql\n(.*?)```", PAGE, re.S)).split(";\n")
+    assert len(statements) >= 9
+    with psycopg.connect(database, autocommit=True) as reader:
+        reader.execute("set role dlq_reader")
+        for statement in filter(None, statements):
+            reader.execute(statement.encode())
 
 
 def test_each_check_of_health_is_a_view_with_the_same_columns(queue: Queue) -> None:
