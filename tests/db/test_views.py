@@ -68,7 +68,7 @@ def test_the_backlog_is_what_waits_and_for_how_long(queue: Queue) -> None:
     assert [list(row.values())[1:3] + list(row.values())[4:] for row in rows] == [[5, 4, 3, 2, 1], [1, 0, 0, 0, 0]]
 
 
-def test_the_backlog_stops_counting_at_ten_thousand_and_counts_the_oldest(queue: Queue) -> None:
+def test_counts_of_what_waits_stop_and_begin_with_what_has_waited_longest(queue: Queue) -> None:
     queue.conn.execute("set session_replication_role = replica")
     queue.conn.execute(
         "insert into webhook_dlq (service, payload, created_at, updated_at, next_retry_at)"
@@ -77,6 +77,7 @@ def test_the_backlog_stops_counting_at_ten_thousand_and_counts_the_oldest(queue:
     )
     (row,) = queue.rows("select pending, due from dlq.backlog where service = 'flood'")
     assert row == {"pending": 10000, "due": 3000}
+    assert queue.one("select max(retries) from dlq.upcoming where service = 'flood'") == 1000
 
 
 def test_what_is_ahead_is_told_by_the_hour_for_a_day(queue: Queue) -> None:

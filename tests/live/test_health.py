@@ -206,3 +206,26 @@ def test_a_probe_finds_pg_net_that_sends_for_another_database(pg_net_cluster: Cl
         name, level, detail, _ = next(module._pg_net(conn))
         assert (name, level) == ("pg_net", "error")
         assert "sends for database dlq" in detail
+
+
+def test_the_jobs_are_shown_to_whom_pg_cron_shows_them_and_their_last_run_to_everybody(live: Sandbox) -> None:
+    if not live.has_cron:
+        pytest.skip("pg_cron is not installed")
+    jobs = "select job, is_scheduled, is_active from dlq.cron_status order by job"
+    with (
+        psycopg.connect(live.dsn, autocommit=True) as conn,
+        psycopg.connect(live.cluster.dsn(), autocommit=True) as superuser,
+    ):
+        conn.execute("call dlq.run_cycle()")
+        names = [row[0] for row in conn.execute("select jobname from dlq._jobs() order by jobname").fetchall()]
+        assert conn.execute(jobs).fetchall() == [(name, True, True) for name in names]
+        owner = conn.execute("select distinct username from dlq.cron_status").fetchall()
+        assert owner == [(conn.info.user,)]
+        superuser.execute("grant usage on schema cron to dlq_reader")
+        ran = "select last_run_at > now() - interval '1 hour' from dlq.cron_status where job = 'process-dlq-entries'"
+        for _ in range(2):  # and without that right
+            superuser.execute("set role dlq_reader")
+            assert superuser.execute(jobs).fetchall() == [(name, None, None) for name in names]
+            assert superuser.execute(ran).fetchone() == (True,)
+            superuser.execute("reset role")
+            superuser.execute("revoke usage on schema cron from dlq_reader")
