@@ -44,7 +44,10 @@ def health(
     critical: tuple[str, ...],
     output_format: str,
 ) -> None:
-    """How the queue is, one line a check. Exit 1 if anything is wrong."""
+    """How the queue is, one line a check. Exit 1 if anything is wrong.
+
+    What --nagios takes for LABEL and RANGE: docs/views.md.
+    """
     if watching + probing + nagios > 1:
         raise click.UsageError("one of --watch, --probe and --nagios")
     if (warning or critical) and not nagios:

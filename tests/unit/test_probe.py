@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import httpx
+import psycopg
 import pytest
 
+from dlqctl import preflight
+from dlqctl import probe as module
 from dlqctl.probe import Endpoint, open_files, reach
 from dlqctl.receiver import Receiver
 
@@ -25,6 +30,22 @@ def test_a_batch_must_fit_into_the_open_files(batch_size: int | None, limit: int
     _, found, _, remediation = open_files(batch_size, limit)
     assert found == level
     assert (remediation is None) == (level == "ok")
+
+
+def test_a_server_without_pg_cron_is_warned_of_and_no_broken_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Connection:
+        """Stands for one to a server that has no pg_cron: Debian's, on which tests run, has."""
+
+        def execute(self, *_: object) -> Any:
+            return self
+
+        def fetchall(self) -> list[tuple[str, str, str, str]]:
+            return [("extension", "error", "pg_cron is not installed", "install it"), ("processor", "ok", "", "")]
+
+    nothing = preflight.Extension(installed=None, available=False, loaded_for=None, hidden=False)
+    monkeypatch.setattr(preflight, "look_at", lambda *_: nothing)
+    rows = list(module._cron(cast(psycopg.Connection, Connection())))
+    assert [row[:2] for row in rows] == [("cron: extension", "warning")]
 
 
 def test_an_endpoint_is_asked_how_it_is_and_sent_no_webhook(receiver: Receiver) -> None:
