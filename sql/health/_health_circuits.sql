@@ -5,7 +5,8 @@ select
   'circuits' as name,
   case when c.since < dlq._now() - interval '1 hour' then 'error' when c.n > 0 then 'warning' else 'ok' end as level,
   case when c.n > 0 then c.circuits else 'every endpoint takes what is sent' end as detail,
-  case when c.n > 0 then 'mend the endpoint, and it goes on by itself; at once: dlqctl endpoints reset ' || c.first || ' --reason WHY' end as remediation
+  case when c.n > 0 then
+    format('mend the endpoint, and it goes on by itself; at once: dlqctl endpoints reset %s --reason WHY', c.first) end as remediation
 from (
   select count(*) as n, min(t.failing_since) as since, (array_agg(t.service order by t.failing_since))[1] as first,
     string_agg(format('%s fails since %s (%s), next try %s', t.service, date_trunc('second', t.failing_since), t.trouble,

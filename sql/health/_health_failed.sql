@@ -5,7 +5,8 @@ select
   'failed' as name,
   case when f.n > 10 then 'error' when f.n > 0 then 'warning' else 'ok' end as level,
   format('%s%s failed in the last hour', case when f.n > 10000 then 'more than ' else '' end, least(f.n, 10000)) as detail,
-  case when f.n > 0 then 'select id, service, settled_at from dlq.entries where status = ''failed'' order by settled_at desc limit 20' end as remediation
+  case when f.n > 0 then
+    'select id, service, settled_at from dlq.entries where status = ''failed'' order by settled_at desc limit 20' end as remediation
 from (
   select count(*) as n
   from (
