@@ -16,3 +16,7 @@ order by bytes desc, index_name;
 
 comment on view dlq.index_sizes is
 'The indexes of our tables, the biggest first: bytes, and how often each was used since the statistics began.';
+comment on column dlq.index_sizes.table_name is 'With its schema.';
+comment on column dlq.index_sizes.index_name is 'Without.';
+comment on column dlq.index_sizes.bytes is 'How big it is.';
+comment on column dlq.index_sizes.scans is 'How often it was used since the statistics began.';

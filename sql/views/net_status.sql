@@ -36,3 +36,12 @@ comment on view dlq.net_status is
 $$What sends, one row: pg_net or net-worker (null: nothing), pg_net's version, the database it serves and whether it is this one, its
 batch size, how long it keeps answers, whether it runs; of net-workers how many were seen within a minute, and when the last was.
 Null is unknown: for pg_net's part grant pg_read_all_stats and pg_read_all_settings.$$;
+comment on column dlq.net_status.sender is 'pg_net or net-worker. Null: there is no schema net.';
+comment on column dlq.net_status.version is 'pg_net''s, in this database.';
+comment on column dlq.net_status.database is 'The database that pg_net serves. Null: it is not loaded, or its settings are hidden from you.';
+comment on column dlq.net_status.is_here is 'Whether that is this one.';
+comment on column dlq.net_status.batch_size is 'How many requests pg_net sends at a time.';
+comment on column dlq.net_status.ttl is 'How long pg_net keeps answers.';
+comment on column dlq.net_status.is_running is 'Whether pg_net''s process, or a net-worker, runs. Null: it is hidden from you.';
+comment on column dlq.net_status.workers is 'How many net-workers were seen within a minute. Null with pg_net.';
+comment on column dlq.net_status.seen_at is 'When a net-worker was last seen. Null with pg_net.';

@@ -17,3 +17,9 @@ group by c.hour, c.service;
 comment on view dlq.success_rate is
 $$How many attempts went well in the last 7 days, by hour (in UTC) and service: attempts, delivered, unanswered, and ratio: delivered
 by those of which the outcome is known, 0 to 1; null if that is none. It counts attempts: an entry that is delivered at its third is 0.3333.$$;
+comment on column dlq.success_rate.hour is 'The beginning of the hour, in UTC.';
+comment on column dlq.success_rate.service is 'As in webhook_dlq.service.';
+comment on column dlq.success_rate.attempts is 'Attempts that ended in that hour.';
+comment on column dlq.success_rate.delivered is 'Those of them that delivered.';
+comment on column dlq.success_rate.unanswered is 'Those of which nobody knows the outcome.';
+comment on column dlq.success_rate.ratio is 'delivered by those of which the outcome is known: 0 to 1. Null: there is none.';

@@ -23,3 +23,12 @@ order by total_bytes desc, table_name;
 comment on view dlq.table_sizes is
 $$Our tables and the sender's two, the biggest first: rows and dead rows as the statistics have them, bytes of the table, its indexes,
 its TOAST and all of it, and when it was last vacuumed and analyzed. A standby has statistics of its own, and no unlogged rows.$$;
+comment on column dlq.table_sizes.table_name is 'With its schema.';
+comment on column dlq.table_sizes.rows_estimated is 'Rows, by the statistics. Null: it was never analyzed.';
+comment on column dlq.table_sizes.dead_rows is 'Rows that vacuum has yet to remove, by the statistics.';
+comment on column dlq.table_sizes.table_bytes is 'Of the rows themselves.';
+comment on column dlq.table_sizes.index_bytes is 'Of all its indexes.';
+comment on column dlq.table_sizes.toast_bytes is 'Of what is kept apart because it is long.';
+comment on column dlq.table_sizes.total_bytes is 'Of all of it.';
+comment on column dlq.table_sizes.vacuumed_at is 'When it was last vacuumed, by whomever.';
+comment on column dlq.table_sizes.analyzed_at is 'When it was last analyzed, by whomever.';

@@ -11,3 +11,8 @@ order by attempts desc, c.service, c.outcome, c.status_code;
 comment on view dlq.top_failures is
 $$What failed in this hour and the 24 before it, most frequent first: service, outcome as in dlq.delivery_attempts, HTTP status (null:
 there was no answer), attempts, and the hour in which it last happened.$$;
+comment on column dlq.top_failures.service is 'As in webhook_dlq.service.';
+comment on column dlq.top_failures.outcome is 'As in dlq.delivery_attempts.';
+comment on column dlq.top_failures.status_code is 'The HTTP status. Null: there was no answer.';
+comment on column dlq.top_failures.attempts is 'How many ended so.';
+comment on column dlq.top_failures.last_hour is 'The hour in which the last of them ended.';

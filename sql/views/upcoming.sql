@@ -19,3 +19,6 @@ where u.retries > 0;
 comment on view dlq.upcoming is
 $$The retries of the next 24 hours, by service and hour from now: starts_at, and how many become due within the hour after it. What
 is due already is in dlq.backlog. Counts stop at 1,000: 1000 is that many or more.$$;
+comment on column dlq.upcoming.service is 'As in webhook_dlq.service.';
+comment on column dlq.upcoming.starts_at is 'When the hour begins: now, in one hour, and so on, to the minute.';
+comment on column dlq.upcoming.retries is 'How many of its entries become due in that hour.';
