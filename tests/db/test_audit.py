@@ -399,6 +399,10 @@ OTHER_TABLES = {
     "dlq.settings": "update dlq.settings set jitter = 0.2",
     "dlq.secrets": "insert into dlq.secrets (name, value) values ('mine', 'v')",
     "dlq.audit_key": "update dlq.audit_key set value = value",
+    "dlq.attempt_counts": (
+        "insert into dlq.attempt_counts (hour, service, outcome, attempts, seconds, seconds_max)"
+        " values (now(), 'mine', 'delivered', 1, 0, 0)"
+    ),
     "dlq.amendments": (
         "insert into dlq.amendments (entry_id, amended_at, amended_by, reason)"
         " values (gen_random_uuid(), now(), 'me', 'why')"
