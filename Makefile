@@ -1,7 +1,7 @@
 PYTHON_IN_VENV := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test faults bench docs check wheel clean
+.PHONY: help install demo test faults pictures bench docs check wheel clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ test: install ## run the whole test suite; `make test ARGS='-k name'` runs a par
 
 faults: install ## 1,000 webhooks in a storm of faults, twelve minutes for each sender; DLQCTL_FAULTS_SEED=n replays a plan
 	@DLQCTL_FAULTS=long $(PYTHON_IN_VENV) -m pytest tests/faults -s $(ARGS)
+
+pictures: install ## draw the pictures in docs/ anew; needs tmux, chromium, prometheus and prometheus-sql-exporter
+	@PYTHONPATH=. $(PYTHON_IN_VENV) docs/pictures.py
 
 bench: install ## run the benchmarks, about an hour; `make bench ARGS=outage` runs one: see bench/README.md
 	@for name in $(or $(ARGS),head_of_line fairness neighbour outage); do $(PYTHON_IN_VENV) -m bench.$$name || exit; done

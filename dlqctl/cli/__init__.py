@@ -3,7 +3,7 @@
 from dlqctl.cli.endpoints import endpoints
 from dlqctl.cli.entries import list_entries, show
 from dlqctl.cli.install import adopt, export, migrate, uninstall
-from dlqctl.cli.look import health, verify_cron, verify_signatures
+from dlqctl.cli.look import health, metrics, verify_cron, verify_signatures
 from dlqctl.cli.operate import maintain, pause, process, resume
 from dlqctl.cli.replay import replay
 from dlqctl.cli.root import cli, main
@@ -13,7 +13,7 @@ from dlqctl.cli.verbs import amend, discard, erase, redeliver, retry
 
 # In the order in which a person meets them.
 for _command in (
-    migrate, adopt, verify_cron, health, list_entries, show, retry, redeliver, discard, amend, replay, erase,
+    migrate, adopt, verify_cron, health, metrics, list_entries, show, retry, redeliver, discard, amend, replay, erase,
     process, maintain, pause, resume, endpoints, verify_signatures, secrets,
     net_worker, uninstall, export, sandbox, demo,
 ):  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import click
 
@@ -76,6 +77,24 @@ def health(
     if interval is not None:
         raise click.UsageError("--interval goes with --watch")
     print_checks(dsn, "select name, level, detail, remediation from dlq.health", output_format)
+
+
+@click.command()
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Into this file, replaced in one step: FILE.prom, for the textfile collector.",
+)  # fmt: skip
+@database
+def metrics(dsn: str | None, output: Path | None) -> None:
+    """The metrics of dlq.metrics as Prometheus reads them. Exit 0 whatever they say."""
+    from dlqctl.metrics import exposition, read, replace
+
+    with connect(dsn) as connection:
+        text = exposition(read(connection))
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        replace(output, text)
 
 
 @click.command("verify-signatures")

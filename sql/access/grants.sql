@@ -33,7 +33,7 @@ grant select
   on dlq.endpoints to dlq_reader;
 grant select on
   dlq.entries, dlq.activity, dlq.health, dlq.backlog, dlq.upcoming, dlq.circuits, dlq.success_rate, dlq.top_failures, dlq.slowest_endpoints,
-  dlq.cron_status, dlq.net_status, dlq.net_queue, dlq.table_sizes, dlq.index_sizes
+  dlq.cron_status, dlq.net_status, dlq.net_queue, dlq.table_sizes, dlq.index_sizes, dlq.metrics
   to dlq_admin, dlq_reader;
 -- These read with their caller's rights: what a reader may not see, they do not show.
 grant execute on function
@@ -46,7 +46,7 @@ grant execute on function public.store_dlq_entry(text, jsonb, text, text, bytea,
 
 grant execute on function public.dlq_health() to dlq_admin, dlq_reader;
 -- The views call these with the rights of whoever reads them.
-grant execute on function dlq._now(), dlq._why_not_sending(), dlq._is_paused(text), dlq._missing_secret(text), dlq._cron_status(), dlq._net_queue()
+grant execute on function dlq._now(), dlq._why_not_sending(), dlq._is_paused(text), dlq._missing_secret(text), dlq._metrics(), dlq._cron_status(), dlq._net_queue()
   to dlq_admin, dlq_reader;
 grant execute on function
   dlq._jobs(), dlq._to_interval(text), dlq._cron_facts(), dlq._our_jobs(jsonb), dlq._wrong_jobs(jsonb), dlq._may_run_jobs(oid), dlq.cron_checks(jsonb)

@@ -220,7 +220,7 @@ def test_health_is_not_compiled_for_counts_that_it_never_takes(big: Queue) -> No
     "view",
     [
         "backlog", "upcoming", "circuits", "success_rate", "top_failures", "slowest_endpoints",
-        "cron_status", "net_status", "net_queue", "table_sizes", "index_sizes",
+        "cron_status", "net_status", "net_queue", "table_sizes", "index_sizes", "metrics",
     ],
 )  # fmt: skip
 def test_a_view_reads_what_waits_at_most_and_nothing_that_is_stored(big: Queue, view: str) -> None:

@@ -49,7 +49,7 @@ def test_help_names_every_command_and_loads_nothing(box: Sandbox) -> None:
     done = _run(box, "--help")
     assert done.returncode == 0
     commands = (
-        "migrate verify-cron health list show retry redeliver discard amend erase process maintain pause resume"
+        "migrate verify-cron health metrics list show retry redeliver discard amend erase process maintain pause resume"
         " endpoints verify-signatures secrets sandbox demo"
     )
     for command in commands.split():

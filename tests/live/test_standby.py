@@ -52,6 +52,10 @@ def test_a_standby_tells_its_health_sends_nothing_and_goes_on_when_it_is_promote
             for look in ("list --payload", f"show {entry}", "replay list", "endpoints list"):
                 done = _run(replica.dsn(), *look.split())
                 assert (done.returncode, done.stderr) == (0, ""), look
+            done = _run(replica.dsn(), "metrics")
+            assert done.returncode == 0, done.stderr
+            assert "\ndlq_in_recovery{" in done.stdout
+            assert 'dlq_entries_in_flight{database="dlq",service="shop"} 1\n' in done.stdout
             for view in VIEWS:
                 conn.execute("set role dlq_reader")
                 rows = conn.execute(f"select * from dlq.{view}".encode()).fetchall()

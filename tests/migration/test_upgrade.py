@@ -139,6 +139,7 @@ def a_function_returns_something_else(release: Release) -> None:
     "view dlq._health_failed",
     "view dlq._health_overdue",
     "view dlq._health_paused",
+    "view dlq._service_figures",
     "view dlq.activity",
     "view dlq.backlog",
     "view dlq.circuits",

@@ -25,6 +25,8 @@ FILES = {
 # SQL blocks are run as somebody who has dlq_admin; those that begin so, as a superuser.
 AS_SUPERUSER = (
     "grant dlq_reader to grafana;",
+    "create role dlq_exporter",
+    "create role dashboards",
     "revoke all on all tables in schema net from public;",
     "set role dlq_owner;",
     "delete from cron.job_run_details",
@@ -38,6 +40,7 @@ ELSEWHERE = {
     "docs/copies-and-restores.md": "tests/migration/test_pages.py",
     "docs/handlers.md": "tests/pages/test_handlers.py",
     "docs/managed-servers.md": "tests/migration/test_pages.py",
+    "docs/monitoring.md sh": "tests/live/test_prometheus.py",
     "docs/net-worker.md#its-login": "tests/live/test_net_worker_service.py",
     "docs/python.md": "tests/db/test_programs.py",
     "docs/signatures.md": "tests/live/test_handlers.py",
@@ -50,6 +53,7 @@ ELSEWHERE = {
 # What cannot be run here, named in the same way.
 NOT_RUN = {
     "docs/access.md#signed-in-users ts": "supabase-js needs a project; tests/security/test_claim.py does what it sends",
+    "docs/monitoring.md ini": "systemd is not here; the command is run by tests/live/test_prometheus.py",
     "docs/net-worker.md#as-a-service": "it makes a user, a service and files of the machine's",
     "docs/net-worker.md#changing-the-sender": "it needs both senders; tests/migration/test_change_sender.py has them",
     "docs/supabase.md#in-the-handler ts": "supabase-js needs a project; docs/handlers.md has it without, and is run",
