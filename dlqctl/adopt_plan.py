@@ -32,7 +32,7 @@ from dlqctl.adopt_columns import (
 from dlqctl.errors import DlqctlError
 
 _FUNCTIONS = ("process_dlq_entries", "store_dlq_entry", "dlq_health")
-_JOBS = ("process-dlq-entries", "dlq-maintain")
+_JOBS = ("process-dlq-entries", "dlq-maintain", "dlq-alerts")
 """The names that our jobs have."""
 
 _NOBODY = ("public", "anon", "authenticated")

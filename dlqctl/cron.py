@@ -62,7 +62,7 @@ def require(ours: psycopg.Connection, cron: psycopg.Connection) -> None:
         return
     found = cron.execute(
         "select jobname, command from cron.job"
-        " where jobname in ('process-dlq-entries', 'dlq-maintain') and database = %s order by jobname desc",
+        " where jobname in ('process-dlq-entries', 'dlq-maintain', 'dlq-alerts') and database = %s order by jobname desc",
         (_name(ours),),
     ).fetchone()
     if found and ours.execute("select where to_regnamespace('dlq') is null").rowcount:

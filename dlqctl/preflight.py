@@ -131,7 +131,7 @@ def _check_names(connection: psycopg.Connection, adopting: bool) -> None:
     if schema_owner is None and may_look_into(connection, "cron"):
         jobs = connection.execute(
             "select jobname, command from cron.job"
-            " where jobname in ('process-dlq-entries', 'dlq-maintain') and database = current_database()"
+            " where jobname in ('process-dlq-entries', 'dlq-maintain', 'dlq-alerts') and database = current_database()"
             " order by jobname desc"
         ).fetchall()
         found += [f"cron job {name} ({command})" for name, command in jobs]

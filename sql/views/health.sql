@@ -4,7 +4,7 @@ create or replace view dlq.health
 as
 with
 settings as materialized (
-  select s.*, dlq._now() as now from dlq.settings as s
+  select s.installed_at, s.cycle_minutes, t.*, dlq._now() as now from dlq.settings as s, dlq._thresholds as t
 ),
 last_run as materialized (
   select l.* from public.dlq_processing_log as l order by l.processed_at desc limit 1
@@ -62,14 +62,16 @@ from (
     count(*) filter (where w.stopped_at is null and w.seen_at > clock_timestamp() - interval '1 minute') as running,
     max(w.seen_at) as seen_at,
     -- After a stop or a fall a minute to come back in, after the install as long as the processor has.
-    greatest(max(w.seen_at) + interval '1 minute', (select s.installed_at + s.silence_alert from settings as s)) as patient_until
+    greatest(max(w.seen_at) + interval '1 minute', (select s.installed_at + s.processor from settings as s)) as patient_until
   from dlq.net_workers as w
 ) as h
 union all
 -- Whoever can read the queue reads what is sent; whoever can write there can make us believe an answer that nobody gave.
 -- Not everywhere can it be ended, so it is a warning only while a secret lies open there that a signature could replace.
 select 'pg_net grants',
-  case when g.rights is not null and exists (select from dlq.endpoints as e where e.auth_secret is not null) then 'warning' else 'ok' end,
+  case when g.rights is not null and (
+    exists (select from dlq.endpoints as e where e.auth_secret is not null)
+    or exists (select from dlq.alert_channels as c where c.kind <> 'webhook' or c.url like '%{secret}%')) then 'warning' else 'ok' end,
   case when g.rights is null then 'PUBLIC has no right on its tables'
     else format('PUBLIC may %s on its tables: it can read every request, with its secrets, and forge an answer', g.rights) end,
   case when g.rights is not null then
@@ -85,11 +87,11 @@ from (
 ) as g
 union all
 select 'answers',
-  case when u.since < s.now - interval '5 minutes' then 'error' else 'ok' end,
-  case when u.since < s.now - interval '5 minutes' then format('%s handed to the sender and not answered, the first since %s',
+  case when u.since < s.now - s.answers then 'error' else 'ok' end,
+  case when u.since < s.now - s.answers then format('%s handed to the sender and not answered, the first since %s',
       u.n, date_trunc('second', u.since))
-    else 'nothing has waited for one longer than 5 minutes' end,
-  case when u.since < s.now - interval '5 minutes' then
+    else format('nothing has waited for one longer than %s minutes', floor(extract(epoch from s.answers) / 60)) end,
+  case when u.since < s.now - s.answers then
     case when exists (select from pg_catalog.pg_extension as x where x.extname = 'pg_net') then 'select net.worker_restart()'
     else 'keep this running: dlqctl net-worker' end end
 from settings as s
@@ -117,7 +119,7 @@ select 'processor',
 from settings as s
   left join last_run as l on true
   cross join lateral (
-    select coalesce(l.processed_at + coalesce(l.duration, '0'), s.installed_at) < clock_timestamp() - s.silence_alert as is_silent
+    select coalesce(l.processed_at + coalesce(l.duration, '0'), s.installed_at) < clock_timestamp() - s.processor as is_silent
   ) as r
 union all
 select 'retention',
@@ -138,19 +140,19 @@ from settings as s
     select l.* from dlq.maintenance_log as l where l.status in ('ok', 'partial', 'error') order by l.id desc limit 1
   ) as m on true
   cross join lateral (
-    select coalesce(m.began_at, s.installed_at) < clock_timestamp() - interval '2 days' as is_late
+    select coalesce(m.began_at, s.installed_at) < clock_timestamp() - s.retention as is_late
   ) as r
 union all
 select 'overdue',
   case when o.n > 0 then 'warning' else 'ok' end,
-  case when o.n > 0 then format('since %s, in %s', o.since, o.services) else 'nothing has waited longer than two cycles' end,
+  case when o.n > 0 then format('since %s, in %s', o.since, o.services) else format('nothing has waited longer than %s minutes', floor(extract(epoch from s.overdue) / 60)) end,
   case when o.n > 0 then 'dlqctl process; if that does not help: select * from dlq.backlog' end
 from settings as s
   cross join lateral (
     select count(*) as n, date_trunc('second', min(v.first_due)) as since,
       string_agg(v.service, ', ' order by v.first_due) as services
     from services as v
-    where v.has_endpoint and not v.is_held and v.missing_secret is null and v.first_due < s.now - 2 * s.cycle_minutes * interval '1 minute'
+    where v.has_endpoint and not v.is_held and v.missing_secret is null and v.first_due < s.now - s.overdue
   ) as o
 union all
 select 'endpoints',
@@ -175,7 +177,7 @@ from (
 ) as m
 union all
 select 'circuits',
-  case when c.since < s.now - interval '1 hour' then 'error' when c.n > 0 then 'warning' else 'ok' end,
+  case when c.since < s.now - s.circuits then 'error' when c.n > 0 then 'warning' else 'ok' end,
   case when c.n > 0 then c.circuits else 'every endpoint takes what is sent' end,
   case when c.n > 0 then 'mend the endpoint, and it goes on by itself; at once: dlqctl endpoints reset ' || c.first || ' --reason WHY' end
 from settings as s
@@ -200,16 +202,19 @@ from (
 ) as p
 union all
 select 'pending',
-  case when p.n > 100 then 'warning' else 'ok' end,
+  case when p.n > s.pending then 'warning' else 'ok' end,
   format('%s%s waiting', case when p.n > 10000 then 'more than ' else '' end, least(p.n, 10000)),
-  case when p.n > 100 then 'select * from dlq.backlog' end
-from pending as p
+  case when p.n > s.pending then 'select * from dlq.backlog' end
+from settings as s, pending as p
 union all
 select 'failed',
-  case when f.n > 10 then 'error' when f.n > 0 then 'warning' else 'ok' end,
+  case when f.n > s.failed then 'error' when f.n > 0 then 'warning' else 'ok' end,
   format('%s%s failed in the last hour', case when f.n > 10000 then 'more than ' else '' end, least(f.n, 10000)),
   case when f.n > 0 then 'select id, service, settled_at from dlq.entries where status = ''failed'' order by settled_at desc limit 20' end
-from failed as f;
+from settings as s, failed as f
+union all
+select a.name, a.level, a.detail, a.remediation
+from dlq._alerts_health as a;
 
 comment on view dlq.health is
 $$How the queue is, one row a check: name, level (ok, warning, error), detail, and remediation: what to type.
