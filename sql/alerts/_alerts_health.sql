@@ -4,28 +4,32 @@ create or replace view dlq._alerts_health
 as
 select
   'alerts' as name,
-  case when c.n = 0 or not c.is_late and c.troubles is null then 'ok' else 'error' end as level,
+  case when c.n = 0 or not l.is_late and c.troubles is null then 'ok' else 'error' end as level,
   case
     when c.n = 0 then 'nobody is told: there is no channel'
-    when c.is_late then format('not evaluated since %s: nobody is told', date_trunc('second', e.evaluated_at))
+    when l.is_late then format('not evaluated since %s: nobody is told', date_trunc('second', e.evaluated_at))
     when c.troubles is not null then c.troubles
     else format('told: %s', c.names)
   end as detail,
   case
     when c.n = 0 then null
-    when c.is_late then 'dlqctl verify-cron; without pg_cron, each minute: select dlq.evaluate_alerts()'
+    when l.is_late then 'dlqctl verify-cron; without pg_cron, each minute: select dlq.evaluate_alerts()'
     when c.troubles is not null then format('dlqctl alerts test %s', c.first)
   end as remediation
 from dlq.alert_evaluation as e
-  cross join lateral (
+  cross join (
     select
       count(*) as n,
       string_agg(s.name, ', ' order by s.name) as names,
       string_agg(format('%s: %s', s.name, s.trouble), '; ' order by s.name) filter (where s.trouble is not null) as troubles,
       min(s.name) filter (where s.trouble is not null) as first,
-      greatest(e.evaluated_at, min(s.created_at)) < clock_timestamp() - interval '10 minutes' as is_late
+      min(s.created_at) as since
     from dlq.alert_channel_states as s
     where s.enabled
-  ) as c;
+  ) as c
+  cross join lateral (
+    select greatest(e.evaluated_at, c.since) < clock_timestamp() - interval '10 minutes' as is_late
+  ) as l
+where e.singleton;
 
 comment on view dlq._alerts_health is 'The line alerts of health: name, level, detail, remediation.';

@@ -3,7 +3,7 @@
 -- moment loses none and tells none twice; the next minute does it again. Beside another, and on a copy of production, it does nothing.
 -- With nothing wrong it writes one row, its heartbeat.
 create or replace function dlq.evaluate_alerts(out raised integer, out changed integer, out resolved integer, out sent integer)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off
 as $$
 begin
   perform dlq._check_sight('dlq.evaluate_alerts()');
