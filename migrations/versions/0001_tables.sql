@@ -682,7 +682,7 @@ create index alert_deliveries_last on dlq.alert_deliveries (channel, settled_at)
 comment on table dlq.alert_deliveries is
 $$One edge of an alert on its way to one channel. One row an edge and channel, by its key: no edge is told twice, but for a request
 whose fate nobody knows, which is sent again.$$;
-comment on column dlq.alert_deliveries.created_at is 'When the edge was to be told. A day later it is given up.';
+comment on column dlq.alert_deliveries.created_at is 'When the edge was to be told.';
 comment on column dlq.alert_deliveries.next_try_at is 'Not sent before this time.';
 comment on column dlq.alert_deliveries.sent_at is 'When it was last handed to the sender, by the real clock.';
 comment on column dlq.alert_deliveries.settled_at is 'When it came to its end. Null before.';
@@ -694,8 +694,8 @@ comment on column dlq.alert_deliveries.rule is 'The alert''s rule: what a channe
 comment on column dlq.alert_deliveries.channel is 'The channel in dlq.alert_channels.';
 comment on column dlq.alert_deliveries.event is 'raised, changed (or raised again, to a channel that knows of it) or resolved.';
 comment on column dlq.alert_deliveries.status is
-$$waiting, sent (not answered yet), delivered (2xx), refused (an answer that another try would not change), given_up (tried for a day), or
-superseded: a later edge said all of it before this one was sent.$$;
+$$waiting, sent (not answered yet), delivered (2xx), refused (an answer that another try would not change), given_up (a day after the
+alert was resolved), or superseded: a later edge said all of it before this one was sent.$$;
 comment on column dlq.alert_deliveries.error is 'What went wrong, last.';
 comment on column dlq.alert_deliveries.reply is 'The first 1,000 bytes of the last answer''s body.';
 

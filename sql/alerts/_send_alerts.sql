@@ -16,7 +16,7 @@ begin
   end if;
 
   for v_next in
-    select o.alert_id, o.channel, o.edge, o.created_at, o.rule
+    select o.alert_id, o.channel, o.edge
     from (
       select distinct on (d.rule, d.channel) d.*
       from dlq.alert_deliveries as d
@@ -39,8 +39,7 @@ begin
         status = s.status,
         settled_at = case when s.status <> 'waiting' then dlq._now() end
       from (
-        select case when v_next.rule = 'test' or v_next.created_at <= dlq._now() - interval '1 day'
-          then 'given_up' else 'waiting' end as status
+        select case when dlq._is_stale(v_next.alert_id) then 'given_up' else 'waiting' end as status
       ) as s
       where d.alert_id = v_next.alert_id and d.channel = v_next.channel and d.edge = v_next.edge;
     end;

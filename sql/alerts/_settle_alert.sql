@@ -1,6 +1,6 @@
 -- Records how a delivery's request ended: delivered, refused for good, or to be tried again, first after half a minute, then ever
--- later, at least every quarter of an hour, for a day. PagerDuty and Slack say of 429 and 5xx that another try may be taken, and
--- nothing else changes by itself. A test is tried once.
+-- later, at least every quarter of an hour, until the alert is stale. PagerDuty and Slack say of 429 and 5xx that another try may be
+-- taken, and nothing else changes by itself.
 create or replace function dlq._settle_alert(
   request dlq.alert_requests, outcome text, status_code integer, error text, reply text, wait interval)
 returns void
@@ -17,7 +17,7 @@ begin
     status = s.status,
     settled_at = case when s.status <> 'waiting' then dlq._now() end,
     next_try_at = dlq._now() + greatest(
-      least(_settle_alert.wait, interval '1 hour'),
+      least(coalesce(_settle_alert.wait, interval '0'), interval '1 hour'),
       least(interval '30 seconds' * 2 ^ least(d.attempts - 1, 10), interval '15 minutes')),
     status_code = _settle_alert.status_code,
     error = _settle_alert.error,
@@ -27,7 +27,7 @@ begin
       select case
         when outcome = 'delivered' then 'delivered'
         when not v_again then 'refused'
-        when o.rule = 'test' or o.created_at <= dlq._now() - interval '1 day' then 'given_up'
+        when dlq._is_stale(o.alert_id) then 'given_up'
         else 'waiting'
       end as status
     ) as s
