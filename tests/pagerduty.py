@@ -44,7 +44,10 @@ EVENT = {
                 "summary": {"type": "string", "minLength": 1, "maxLength": 1024},
                 "source": {"type": "string", "minLength": 1},
                 "severity": {"enum": ["critical", "error", "warning", "info"]},
-                "timestamp": {"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d:?\d\d|Z)$"},
+                "timestamp": {
+                    "type": "string",
+                    "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d:?\d\d|Z)$",
+                },
                 "component": {"type": "string"},
                 "group": {"type": "string"},
                 "class": {"type": "string"},
@@ -78,7 +81,9 @@ class PagerDuty:
             if self.trouble:
                 reply = Reply(self.trouble.pop(0), b"", {"Retry-After": "1"})
             elif errors:
-                reply = self._reply(400, {"status": "invalid event", "message": "Event object is invalid", "errors": errors})
+                reply = self._reply(
+                    400, {"status": "invalid event", "message": "Event object is invalid", "errors": errors}
+                )
             else:
                 self.events.append(event)
                 reply = self._reply(

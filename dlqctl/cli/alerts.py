@@ -123,7 +123,9 @@ def alerts_evaluate(dsn: str | None, output_format: str) -> None:
         rows = cursor.fetchall()
     print_rows(("raised", "changed", "resolved", "sent"), rows, output_format)
     if rows[0][0] is None:
-        raise DlqctlError("nothing was evaluated: another does it now, or this is a copy of production", "dlqctl health")
+        raise DlqctlError(
+            "nothing was evaluated: another does it now, or this is a copy of production", "dlqctl health"
+        )
 
 
 @alerts.group("channel", cls=Lines)
@@ -152,7 +154,11 @@ def channel_list(dsn: str | None, output_format: str) -> None:
 @click.option("--url", metavar="URL", help="Where to; {secret} stands for the secret. PagerDuty and Slack have theirs.")
 @click.option("--secret", metavar="NAME", help="Its secret, by name: dlqctl secrets set NAME.")
 @click.option(
-    "--severity", "severities", multiple=True, type=click.Choice(_SEVERITIES), help="Told of these; repeatable. Else all."
+    "--severity",
+    "severities",
+    multiple=True,
+    type=click.Choice(_SEVERITIES),
+    help="Told of these; repeatable. Else all.",
 )
 @click.option("--allow-http/--https-only", default=None, help="Whether the URL may be http.")
 @click.option("--allow-private/--public-only", default=None, help="Whether the URL's host may be loopback or private.")

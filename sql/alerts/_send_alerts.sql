@@ -25,7 +25,7 @@ begin
       order by d.rule, d.channel, d.alert_id, d.edge
     ) as o
     where o.status = 'waiting' and o.next_try_at <= dlq._now()
-    order by o.created_at
+    order by o.created_at, o.alert_id
     limit 50
   loop
     begin

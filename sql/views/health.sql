@@ -214,7 +214,7 @@ select 'failed',
 from settings as s, failed as f
 union all
 select a.name, a.level, a.detail, a.remediation
-from dlq._alerts_health as a;
+from dlq._health_alerts as a;
 
 comment on view dlq.health is
 $$How the queue is, one row a check: name, level (ok, warning, error), detail, and remediation: what to type.

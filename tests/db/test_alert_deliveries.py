@@ -96,7 +96,9 @@ def test_what_another_try_may_mend_is_tried_again_later_and_later(alerts: Alerts
     error = "Couldn't connect to server" if status_code is None else None
     tries = []
     for minute in range(40):
-        if any(request["body"]["payload"]["class"] == "pending" for request in alerts.answer(status_code, error_msg=error)):
+        if any(
+            request["body"]["payload"]["class"] == "pending" for request in alerts.answer(status_code, error_msg=error)
+        ):
             tries.append(minute)
         alerts.minute()
     # Half a minute, then one, two, four, eight and at last fifteen; each is taken up by the minute after it.
@@ -198,7 +200,9 @@ def test_an_answer_is_believed_only_for_its_own_request(alerts: Alerts, forgery:
     trouble(alerts)
     alerts.evaluate()
     conn = alerts.queue.conn
-    answer = "insert into net._http_response (id, status_code, created) select request_id, 202, {} from dlq.alert_requests"
+    answer = (
+        "insert into net._http_response (id, status_code, created) select request_id, 202, {} from dlq.alert_requests"
+    )
     conn.execute(answer.format("now() - interval '1 hour'" if forgery == "before the request" else "now()").encode())
     if forgery == "another oid":
         conn.execute("update dlq.alert_requests set net_oid = 1")
@@ -272,7 +276,9 @@ def test_a_silenced_rule_tells_nobody_until_it_is_over_and_still_resolves_what_w
     end_trouble(alerts)
     alerts.minute(7)
     assert [request["body"]["event_action"] for request in alerts.answer()] == ["resolve"]
-    acts = alerts.queue.rows("select action, key, reason from dlq.audit_log where object = 'dlq.alert_silences' order by id")
+    acts = alerts.queue.rows(
+        "select action, key, reason from dlq.audit_log where object = 'dlq.alert_silences' order by id"
+    )
     assert [(act["action"], act["key"], act["reason"]) for act in acts] == [
         ("silence", "pending", "a planned replay"), ("silence", "*", "known"),
     ]  # fmt: skip
@@ -301,8 +307,8 @@ def test_to_unsilence_tells_at_once(alerts: Alerts) -> None:
     "arguments",
     [
         "'pending', now() + interval '1 hour', ''", "'pending', now() - interval '1 hour', 'why'",
-        "'pending', now() + interval '31 days', 'why'", "'pending', null, 'why'", "'nothing', now() + interval '1 h', 'why'",
-        "null, now() + interval '1 h', 'why'",
+        "'pending', now() + interval '31 days', 'why'", "'pending', null, 'why'",
+        "'nothing', now() + interval '1 h', 'why'", "null, now() + interval '1 h', 'why'",
     ],
 )  # fmt: skip
 def test_a_silence_has_a_rule_a_reason_and_an_end(alerts: Alerts, arguments: str) -> None:
@@ -363,7 +369,9 @@ def test_one_that_cannot_be_sent_says_why_and_holds_up_no_other(alerts: Alerts) 
     alerts.queue.conn.execute("select dlq.remove_secret('PAGERDUTY_KEY')")
     trouble(alerts)
     alerts.minute()
-    assert [request["url"] for request in alerts.queued() if "data" in request["body"]] == ["https://other.example/hook"] * 2
+    assert [request["url"] for request in alerts.queued() if "data" in request["body"]] == [
+        "https://other.example/hook"
+    ] * 2
     error = alerts.queue.one("select error from dlq.alert_deliveries where channel = 'pager' and rule = 'pending'")
     assert error.startswith("not sent: WD005")
     alerts.channel()
@@ -405,7 +413,12 @@ def test_a_webhook_is_signed_over_what_is_sent(alerts: Alerts) -> None:
     (request,) = alerts.queued()
     assert request["body"]["type"] == "dlq.alert.raised"
     data = request["body"]["data"]
-    assert (data["rule"], data["severity"], data["event"], data["resolved_at"]) == ("pending", "warning", "raised", None)
+    assert (data["rule"], data["severity"], data["event"], data["resolved_at"]) == (
+        "pending",
+        "warning",
+        "raised",
+        None,
+    )
 
 
 def test_a_runbook_that_is_a_url_is_a_link(alerts: Alerts) -> None:

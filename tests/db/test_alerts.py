@@ -210,7 +210,10 @@ def test_an_alert_changes_when_it_becomes_more_severe_or_of_another_service_and_
     assert (alert(alerts.queue, "circuits")["severity"], alert(alerts.queue, "circuits")["edge"]) == ("warning", 1)
     open_circuit("till", "1 minute")
     alerts.minute(2)
-    assert (alert(alerts.queue, "circuits")["subjects"], alert(alerts.queue, "circuits")["edge"]) == (["shop", "till"], 2)
+    assert (alert(alerts.queue, "circuits")["subjects"], alert(alerts.queue, "circuits")["edge"]) == (
+        ["shop", "till"],
+        2,
+    )
     alerts.queue.conn.execute("delete from dlq.endpoint_state where service = 'till'")
     alerts.minute()
     open_circuit("till", "1 minute")
@@ -335,8 +338,8 @@ def test_a_channel_that_refuses_is_an_error_until_it_takes_one(alerts: Alerts) -
     "arguments",
     [
         "'pending', 'many'", "'pending', '15 minutes'", "'pending', '10001'", "'processor', '200 apples'",
-        "'processor', '2 days'", "'sender', '5 minutes'", "'no such rule', '1'", "'pending', severity_at_warning => 'bad'",
-        "'pending', severity_at_warning => 'none'", "'pending', hold => '2 days'", "'pending', runbook => 'two words'",
+        "'processor', '2 days'", "'sender', '5 minutes'", "'no such rule', '1'",
+        "'pending', severity_at_warning => 'bad'", "'pending', severity_at_warning => 'none'", "'pending', hold => '2 days'", "'pending', runbook => 'two words'",
     ],
 )  # fmt: skip
 def test_a_rule_is_not_set_to_nonsense(alerts: Alerts, arguments: str) -> None:

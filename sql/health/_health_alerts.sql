@@ -1,6 +1,6 @@
 -- Whether anybody is told: the line alerts of health. A new queue has no channel, and that is in order; with one, it must take
 -- what it is sent, and somebody must evaluate the rules. Whether pg_cron runs at all, nothing in here can tell.
-create or replace view dlq._alerts_health
+create or replace view dlq._health_alerts
 as
 select
   'alerts' as name,
@@ -32,4 +32,4 @@ from dlq.alert_evaluation as e
   ) as l
 where e.singleton;
 
-comment on view dlq._alerts_health is 'The line alerts of health: name, level, detail, remediation.';
+comment on view dlq._health_alerts is 'The line alerts of health: name, level, detail, remediation.';
