@@ -21,7 +21,8 @@ class Alerts:
     queue: Queue
     clock: Clock
 
-    def evaluate(self) -> tuple[int, int, int, int]:
+    def evaluate(self) -> tuple[int | None, ...]:
+        """What was raised, changed, resolved and sent."""
         (row,) = self.queue.rows("select * from dlq.evaluate_alerts()")
         return row["raised"], row["changed"], row["resolved"], row["sent"]
 

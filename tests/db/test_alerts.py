@@ -83,7 +83,7 @@ def test_health_and_rules_have_one_threshold(alerts: Alerts) -> None:
     alerts.queue.conn.execute("select dlq.set_alert_rule('processor', '5 minutes')")
     alerts.queue.conn.execute("update dlq_processing_log set processed_at = clock_timestamp() - interval '6 minutes'")
     alerts.evaluate()
-    levels = dict(alerts.queue.conn.execute("select name, level from dlq.health").fetchall())
+    levels: dict[str, str] = dict(alerts.queue.conn.execute("select name, level from dlq.health").fetchall())
     assert alerts.raised() == {"pending", "failed", "processor"}
     assert (levels["pending"], levels["failed"], levels["processor"]) == ("warning", "error", "error")
 
