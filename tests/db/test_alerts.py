@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from dlqctl.bundle import ROOT
 from tests.conftest import Clock
 from tests.db.alerting import Alerts
 from tests.db.conftest import Queue
@@ -349,6 +350,29 @@ def test_a_rule_is_not_set_to_nonsense(alerts: Alerts, arguments: str) -> None:
     assert error.value.sqlstate == "WD002"
     assert error.value.diag.message_hint
     assert alerts.queue.rows("select * from dlq.alert_rules order by name") == before
+
+
+@pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="not in a checkout")
+def test_the_page_has_every_rule_as_it_is(alerts: Alerts) -> None:
+    page = (ROOT / "docs" / "alerts.md").read_text()
+    told = {
+        cells[0].strip("`"): (cells[2], cells[3], cells[4])
+        for line in page.splitlines()
+        if line.startswith("| `") and len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 5
+    }
+    rules = alerts.queue.rows("select * from dlq.alert_rules")
+    assert set(told) == {rule["name"] for rule in rules}
+    for rule in rules:
+        threshold, severity, place = told[rule["name"]]
+        levels = filter(None, [rule["severity_at_warning"], rule["severity_at_error"]])
+        assert severity == ", then ".join(levels)
+        assert place == f"[runbook](runbook.md#{rule['name']})"
+        if rule["more_than"] is not None:
+            assert threshold == str(rule["more_than"])
+        elif rule["longer_than"] is not None:
+            assert alerts.queue.one("select %s::interval", threshold) == rule["longer_than"]
+        else:
+            assert threshold in ("", "two cycles")
 
 
 def test_every_rule_is_a_line_of_health_and_has_its_page(alerts: Alerts) -> None:
