@@ -340,7 +340,8 @@ def test_a_channel_that_refuses_is_an_error_until_it_takes_one(alerts: Alerts) -
     [
         "'pending', 'many'", "'pending', '15 minutes'", "'pending', '10001'", "'processor', '200 apples'",
         "'processor', '2 days'", "'sender', '5 minutes'", "'no such rule', '1'",
-        "'pending', severity_at_warning => 'bad'", "'pending', severity_at_warning => 'none'", "'pending', hold => '2 days'", "'pending', runbook => 'two words'",
+        "'pending', severity_at_warning => 'bad'", "'pending', severity_at_warning => 'none'",
+        "'pending', hold => '2 days'", "'pending', runbook => 'two words'",
     ],
 )  # fmt: skip
 def test_a_rule_is_not_set_to_nonsense(alerts: Alerts, arguments: str) -> None:
