@@ -56,7 +56,7 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], output_for
 
 def _print_json(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
     count = 0
-    for batch in batches(rows):
+    for batch in batches(rows, 50):
         objects = [as_json(dict(zip(columns, row, strict=True))) for row in batch]
         click.echo(("," if count else "[") + "\n" + textwrap.indent(",\n".join(objects), "  "), nl=False)
         count += len(batch)
@@ -69,7 +69,7 @@ def _print_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(columns)
-    for batch in batches(rows):
+    for batch in batches(rows, 50):
         writer.writerows([[text(value) for value in row] for row in batch])
         click.echo(lines.getvalue(), nl=False)
         lines.seek(0)

@@ -49,6 +49,7 @@ def endpoints_list(dsn: str | None, output_format: str) -> None:
 @click.option("--secret", "secret_names", multiple=True, metavar="NAME", help="Secret that signs; repeat it to rotate.")
 @click.option("--auth", type=click.Choice(["bearer", "apikey", "both", "none"]), help="How --auth-secret is sent.")
 @click.option("--auth-secret", metavar="NAME", help="Secret that is sent with every attempt.")
+@click.option("--health-url", metavar="URL", help="Asked by health --probe, which must not send a webhook; or none.")
 @click.option("--body", type=click.Choice(["json", "raw"]), help="raw: the bytes and headers that came in.")
 @click.option("--retry-schedule", metavar="WAITS", help="As in '5 min,15 min,1 h'. Else the one in dlq.settings.")
 @click.option("--enable/--disable", "enabled", default=None, help="A disabled endpoint's entries wait.")
@@ -77,7 +78,8 @@ def endpoints_set(
               max_in_flight => %(max_in_flight)s, headers => %(headers)s,
               retry_schedule => string_to_array(%(retry_schedule)s, ',')::interval[], enabled => %(enabled)s,
               signing => %(signing)s, secret_names => %(secret_names)s, auth => %(auth)s,
-              auth_secret => %(auth_secret)s, body => %(body)s)
+              auth_secret => %(auth_secret)s, body => %(body)s,
+              health_url => %(health_url)s)
             """,
             {
                 "service": service,

@@ -70,8 +70,7 @@ def _print_entries(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int
 
     What is personal has no column of its own, as it has no width that could be told.
     """
-    from dlqctl.entries import PERSONAL
-    from dlqctl.output import batches, text, wrap
+    from dlqctl.output import batches
 
     now = datetime.now(UTC)
     room = shutil.get_terminal_size((80, 24)).columns
@@ -91,13 +90,21 @@ def _print_entries(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int
                 click.echo("  ".join(f"{cells[name]:<{widths[name]}}" for name in fitting).rstrip())
         else:
             for entry, cells in zip(found, shown, strict=True):
-                words = ", ".join(filter(None, [*list(cells.values())[1:4], f"{cells['age']} old", cells["next"]]))
-                personal = [f"{name}: {text(entry.get(name))}" for name in PERSONAL if text(entry.get(name))]
-                click.echo(cells["id"])
-                for line in [line for said in [words, *personal] for line in wrap(said, room - 2)]:
-                    click.echo(f"  {line}")
+                _print_below(entry, cells, room)
         count += len(batch)
     return count
+
+
+def _print_below(entry: dict[str, Any], cells: dict[str, str], room: int) -> None:
+    from dlqctl.entries import PERSONAL
+    from dlqctl.output import text, wrap
+
+    words = [cells["service"], cells["status"], cells["answer"], f"{cells['age']} old", cells["next"]]
+    personal = [f"{name}: {text(entry.get(name))}" for name in PERSONAL if text(entry.get(name))]
+    click.echo(cells["id"])
+    for said in [", ".join(filter(None, words)), *personal]:
+        for line in wrap(said, room - 2):
+            click.echo(f"  {line}")
 
 
 def _in_short(entry: dict[str, Any], now: datetime) -> dict[str, str]:

@@ -28,10 +28,44 @@ def verify_cron(dsn: str | None, cron_dsn: str | None, output_format: str) -> No
 @click.option(
     "--interval", type=click.FloatRange(0.1), metavar="SECONDS", help="With --watch: 2 on a terminal, else 5."
 )
+@click.option("--probe", "probing", is_flag=True, help="The whole chain: what health cannot see by itself, too.")
+@click.option("--nagios", is_flag=True, help="One line and performance data for Nagios; exit 0, 1, 2 or 3.")
+@click.option("-w", "--warning", multiple=True, metavar="LABEL=RANGE", help="With --nagios: pending=1000, say.")
+@click.option("-c", "--critical", multiple=True, metavar="LABEL=RANGE", help="With --nagios: last_run=600, say.")
 @output_format
 @database
-def health(dsn: str | None, watching: bool, interval: float | None, output_format: str) -> None:
-    """How the queue is, one line a check. Exit 1 if anything is wrong."""
+def health(
+    dsn: str | None,
+    watching: bool,
+    interval: float | None,
+    probing: bool,
+    nagios: bool,
+    warning: tuple[str, ...],
+    critical: tuple[str, ...],
+    output_format: str,
+) -> None:
+    """How the queue is, one line a check. Exit 1 if anything is wrong.
+
+    What --nagios takes for LABEL and RANGE: docs/views.md.
+    """
+    if watching + probing + nagios > 1:
+        raise click.UsageError("one of --watch, --probe and --nagios")
+    if (warning or critical) and not nagios:
+        raise click.UsageError("--warning and --critical go with --nagios")
+    if nagios:
+        from dlqctl.nagios import check, parse_thresholds
+
+        if output_format != "table":
+            raise click.UsageError("--nagios has a format of its own")
+        state, line = check(dsn, parse_thresholds(warning), parse_thresholds(critical))
+        click.echo(line)
+        raise SystemExit(state)
+    if probing:
+        from dlqctl.probe import probe
+
+        with connect(dsn) as connection:
+            rows = probe(connection)
+        print_rows_of_checks(rows, output_format)
     if watching:
         if output_format != "table":
             raise click.UsageError("--watch is for people: it takes no --format")

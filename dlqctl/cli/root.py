@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -157,6 +158,18 @@ def _legible(word: str) -> str:
     return word
 
 
+def _tell_nagios(words: str, *, debug: bool = False) -> None:
+    """End a `--nagios` as unknown, whatever went wrong: an exit status of 1 or 2 would be a finding."""
+    if "--nagios" not in sys.argv:
+        return
+    from dlqctl.nagios import UNKNOWN, line
+
+    if debug:
+        traceback.print_exc()
+    click.echo(line(UNKNOWN, words))
+    raise SystemExit(UNKNOWN)
+
+
 def main() -> None:
     """Run the command line and exit. An error is one line that names what to type next."""
     debug = "--debug" in sys.argv
@@ -167,6 +180,7 @@ def main() -> None:
         result = cli.main(list(map(_legible, sys.argv[1:])), standalone_mode=False)
         raise SystemExit(result if isinstance(result, int) else 0)
     except click.ClickException as error:
+        _tell_nagios(error.format_message())
         error.show()
         raise SystemExit(2) from None
     except (click.Abort, KeyboardInterrupt):
@@ -179,6 +193,7 @@ def main() -> None:
         from dlqctl.output import say
 
         explained = _explain(error)
+        _tell_nagios(explained.message if explained else f"{type(error).__name__}: {error}", debug=debug)
         if debug or explained is None:
             raise
         say(f"dlqctl: {explained.message.rstrip('.')}", explained.hint)

@@ -183,6 +183,36 @@ comment on column dlq.delivery_attempts.service is 'The entry''s service.';
 comment on column dlq.delivery_attempts.error is 'What went wrong, in the sender''s or PostgreSQL''s words.';
 comment on column dlq.delivery_attempts.reply is 'The first 1,000 bytes of the answer''s body.';
 
+-- A row is updated by every pass that has an answer of its kind: the room on its page lets it stay there.
+create table dlq.attempt_counts (
+  hour timestamptz not null,
+  attempts bigint not null,
+  timeouts bigint not null default 0,
+  seconds double precision not null,
+  seconds_max double precision not null,
+  status_code integer not null default 0,
+  service text not null,
+  outcome text not null,
+  constraint attempt_counts_pkey primary key (hour, service, outcome, status_code),
+  constraint counts_are_not_negative check (attempts >= 0 and timeouts >= 0 and seconds >= 0 and seconds_max >= 0)
+) with (fillfactor = 50);
+alter table dlq.attempt_counts enable row level security;
+
+comment on table dlq.attempt_counts is
+$$How many attempts ended how, by the hour: what dlq.delivery_attempts holds, added up as it is written, so that neither a rate nor
+a counter reads history. Sums never decrease: dlq.maintain() adds hours older than retain_runs to the row of hour -infinity.
+To read: dlq.success_rate, dlq.top_failures, dlq.slowest_endpoints.$$;
+comment on column dlq.attempt_counts.hour is
+$$The hour in which they were recorded, its beginning in UTC. -infinity: all earlier ones, and those that dlq.erase() cut off.$$;
+comment on column dlq.attempt_counts.attempts is 'How many.';
+comment on column dlq.attempt_counts.timeouts is 'How many of them had no answer in time.';
+comment on column dlq.attempt_counts.seconds is
+'How long they took in all, from dispatch to record: the wait in the sender''s queue and for the next pass is part of it. 0 for not_sent.';
+comment on column dlq.attempt_counts.seconds_max is 'How long the longest of them took.';
+comment on column dlq.attempt_counts.status_code is 'The HTTP status. 0: there was no answer.';
+comment on column dlq.attempt_counts.service is 'As in dlq.delivery_attempts.';
+comment on column dlq.attempt_counts.outcome is 'As in dlq.delivery_attempts.';
+
 create table dlq.amendments (
   entry_id uuid not null,
   amended_at timestamptz not null,
@@ -273,6 +303,7 @@ create table dlq.endpoints (
   allow_private boolean not null default false,
   service text not null,
   url text not null,
+  health_url text,
   host text generated always as (lower(rtrim(substring(url from '^https?://(\[[^]]*\]|[^:/?]*)'), '.'))) stored,
   signing text,
   auth text,
@@ -287,6 +318,8 @@ create table dlq.endpoints (
   constraint url_is_http check (
     url ~ '^https?://([a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?$'
     or service = '*' and url ~ '^https?://([a-zA-Z0-9._{}-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?$'),
+  constraint health_url_is_http check (
+    health_url ~ '^https?://([a-zA-Z0-9._{}-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?$'),
   constraint https_unless_allowed check (allow_http or url like 'https://%'),
   -- In order: an IPv6 address that is not global unicast, or that stands for an IPv4 address (6to4, Teredo); whatever a
   -- resolver reads as an IPv4 address (2130706433, 0x7f.1, 127.1, 0177.0.0.1), unless it is four plain numbers and public;
@@ -333,6 +366,9 @@ comment on column dlq.endpoints.allow_private is
 'Whether url may name a host that is not public: loopback, a private or link-local address, localhost, a name without a dot.';
 comment on column dlq.endpoints.service is 'As in webhook_dlq.service, or * for the template.';
 comment on column dlq.endpoints.url is 'POSTed to. In the template, {service} stands for the service.';
+comment on column dlq.endpoints.health_url is
+$$Asked by dlqctl health --probe, with GET, from where that runs; it must answer 2xx. In the template, {service} stands for the service.
+Null: only its host is asked whether it answers.$$;
 comment on column dlq.endpoints.host is 'The host in url, in lower case.';
 comment on column dlq.endpoints.headers is 'Sent with every attempt, one JSON object of strings. Anyone who may read pg_net''s queue can read them.';
 comment on column dlq.endpoints.signing is
@@ -811,8 +847,8 @@ $$dlq.maintain() removes delivered and discarded entries this long after settled
 At least replay_window. An idempotency key is forgotten with its entry.$$;
 comment on column dlq.settings.retain_failed is 'The same for failed entries. Null, as it is unless you say otherwise: they stay.';
 comment on column dlq.settings.retain_runs is
-'For so long rows of dlq_processing_log, dlq.maintenance_log, dlq.replays, resolved ones of dlq.alerts and ours of cron.job_run_details are kept.
-Null: for ever.';
+'For so long rows of dlq_processing_log, dlq.maintenance_log, dlq.replays, resolved ones of dlq.alerts, ours of cron.job_run_details and the
+hours of dlq.attempt_counts are kept. Null: for ever.';
 comment on column dlq.settings.retain_audit is
 'For so long acts are kept in dlq.audit_log: at least 90 days. Null, as it is unless you say otherwise: for ever.';
 comment on column dlq.settings.maintain_at is
@@ -877,6 +913,8 @@ comment on constraint service_is_a_slug on dlq.endpoints is
 'service: 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or a digit; or * for the template.';
 comment on constraint url_is_http on dlq.endpoints is
 'url: http(s)://host[:port][/path][?query], without user information, blanks or letters beyond ASCII.';
+comment on constraint health_url_is_http on dlq.endpoints is
+'health_url: http(s)://host[:port][/path][?query], without user information, blanks or letters beyond ASCII.';
 comment on constraint https_unless_allowed on dlq.endpoints is
 'Use https, or say allow_http => true (dlqctl endpoints set --allow-http): the payload then crosses the network in the clear.';
 comment on constraint public_unless_allowed on dlq.endpoints is

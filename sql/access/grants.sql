@@ -5,7 +5,8 @@ select dlq._revoke_everything('{dlq,public}');
 grant usage on schema dlq to dlq_admin, dlq_reader, dlq_writer;
 
 grant select, insert, update, delete on public.webhook_dlq to dlq_admin;
-grant select on public.dlq_processing_log, dlq.in_flight, dlq.delivery_attempts, dlq.pauses, dlq.endpoint_state, dlq.net_workers
+grant select
+  on public.dlq_processing_log, dlq.in_flight, dlq.delivery_attempts, dlq.attempt_counts, dlq.pauses, dlq.endpoint_state, dlq.net_workers
   to dlq_admin;
 grant select on dlq.amendments, dlq.audit_log, dlq.maintenance_log to dlq_admin;
 grant select on dlq.replays, dlq.replayed_entries, dlq.replay_progress to dlq_admin;
@@ -20,7 +21,9 @@ grant select
   (id, service, status, retry_count, attempt_count, unanswered_count, created_at, next_retry_at, last_retry_at,
    settled_at, erased_at, updated_at, duplicate_of, correlation_id)
   on public.webhook_dlq to dlq_reader;
-grant select on public.dlq_processing_log, dlq.pauses, dlq.endpoint_state, dlq.net_workers, dlq.maintenance_log, dlq.settings to dlq_reader;
+grant select
+  on public.dlq_processing_log, dlq.attempt_counts, dlq.pauses, dlq.endpoint_state, dlq.net_workers, dlq.maintenance_log, dlq.settings
+  to dlq_reader;
 grant select  -- without the digest: it would tell whether a payload is the one that somebody guesses
   (entry_id, request_id, dispatched_at, missing_since, net_oid, attempt, timeout_ms, echoed, is_probe, service)
   on dlq.in_flight to dlq_reader;
@@ -29,13 +32,16 @@ grant select
   on dlq.delivery_attempts to dlq_reader;
 grant select (entry_id, amended_at, amended_by, reason) on dlq.amendments to dlq_reader;
 grant select
-  (created_at, updated_at, timeout_ms, max_in_flight, enabled, allow_http, allow_private, service, url, host, retry_schedule,
+  (created_at, updated_at, timeout_ms, max_in_flight, enabled, allow_http, allow_private, service, url, health_url, host, retry_schedule,
    signing, secret_names, auth, auth_secret, body)
   on dlq.endpoints to dlq_reader;
 grant select
   (created_at, next_try_at, sent_at, settled_at, alert_id, edge, attempts, status_code, rule, channel, event, status)
   on dlq.alert_deliveries to dlq_reader;
-grant select on dlq.entries, dlq.backlog, dlq.circuits, dlq.health, dlq.activity to dlq_admin, dlq_reader;
+grant select on
+  dlq.entries, dlq.activity, dlq.health, dlq.backlog, dlq.upcoming, dlq.circuits, dlq.success_rate, dlq.top_failures, dlq.slowest_endpoints,
+  dlq.cron_status, dlq.net_status, dlq.net_queue, dlq.table_sizes, dlq.index_sizes
+  to dlq_admin, dlq_reader;
 -- These read with their caller's rights: what a reader may not see, they do not show.
 grant execute on function
   dlq.find_entry(text), dlq.story(uuid, boolean), dlq._words_of(uuid, integer), dlq._acts_on(uuid), dlq.what_next(uuid)
@@ -47,7 +53,7 @@ grant execute on function public.store_dlq_entry(text, jsonb, text, text, bytea,
 
 grant execute on function public.dlq_health() to dlq_admin, dlq_reader;
 -- The views call these with the rights of whoever reads them.
-grant execute on function dlq._now(), dlq._why_not_sending(), dlq._is_paused(text), dlq._missing_secret(text), dlq._missing_key(text)
+grant execute on function dlq._now(), dlq._why_not_sending(), dlq._is_paused(text), dlq._missing_secret(text), dlq._missing_key(text), dlq._cron_status(), dlq._net_queue()
   to dlq_admin, dlq_reader;
 grant execute on function
   dlq._jobs(), dlq._to_interval(text), dlq._cron_facts(), dlq._our_jobs(jsonb), dlq._wrong_jobs(jsonb), dlq._may_run_jobs(oid), dlq.cron_checks(jsonb)
@@ -73,7 +79,7 @@ grant execute on function
   dlq.retry(uuid, text), dlq.redeliver(uuid, text), dlq.discard(uuid, text), dlq.amend(uuid, jsonb, text), dlq.erase(text, text),
   dlq.preview_replay(text, text, timestamptz, timestamptz, integer, text, text, integer, integer),
   dlq.replay(text, text, text, timestamptz, timestamptz, integer, text, text, integer, integer), dlq.cancel_replay(bigint, text),
-  dlq.set_endpoint(text, text, boolean, boolean, integer, integer, jsonb, interval[], boolean, text, text[], text, text, text), dlq.remove_endpoint(text),
+  dlq.set_endpoint(text, text, boolean, boolean, integer, integer, jsonb, interval[], boolean, text, text[], text, text, text, text), dlq.remove_endpoint(text),
   dlq.set_secret(text, text), dlq.remove_secret(text), dlq.list_secrets(),
   dlq.schedule_jobs(), dlq.unschedule_jobs()
   to dlq_admin;

@@ -6,6 +6,7 @@ create policy writers_store on public.webhook_dlq for insert to dlq_writer with 
 create policy admins_read on public.dlq_processing_log for select to dlq_admin, dlq_reader using (true);
 create policy admins_read on dlq.in_flight for select to dlq_admin, dlq_reader using (true);
 create policy admins_read on dlq.delivery_attempts for select to dlq_admin, dlq_reader using (true);
+create policy admins_read on dlq.attempt_counts for select to dlq_admin, dlq_reader using (true);
 create policy admins_read on dlq.amendments for select to dlq_admin, dlq_reader using (true);
 create policy admins_read on dlq.replays for select to dlq_admin using (true);
 create policy admins_read on dlq.replayed_entries for select to dlq_admin using (true);

@@ -11,7 +11,7 @@
 create or replace trigger audit
 after insert or update or delete on dlq.endpoints
 for each row execute function dlq._audit_change(
-  'service', 'created_at', 'url', 'timeout_ms', 'max_in_flight', 'enabled', 'allow_http', 'allow_private', 'signing', 'secret_names',
+  'service', 'created_at', 'url', 'health_url', 'timeout_ms', 'max_in_flight', 'enabled', 'allow_http', 'allow_private', 'signing', 'secret_names',
   'auth', 'auth_secret', 'body', 'retry_schedule');
 alter table dlq.endpoints enable always trigger audit;
 comment on trigger audit on dlq.endpoints is 'Records who changes an endpoint. Its headers are shown as a digest.';
@@ -120,6 +120,21 @@ for each statement when (current_user <> 'dlq_owner' or current_setting('role') 
 execute function dlq._audit_change();
 alter table dlq.delivery_attempts enable always trigger audit_truncate;
 comment on trigger audit_truncate on dlq.delivery_attempts is 'Records who empties it.';
+
+create or replace trigger audit
+after insert or update or delete on dlq.attempt_counts
+for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change(
+  'hour', 'service', 'outcome', 'status_code', 'attempts', 'timeouts', 'seconds', 'seconds_max');
+alter table dlq.attempt_counts enable always trigger audit;
+comment on trigger audit on dlq.attempt_counts is 'Records who changes how many attempts there were.';
+
+create or replace trigger audit_truncate
+after truncate on dlq.attempt_counts
+for each statement when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change();
+alter table dlq.attempt_counts enable always trigger audit_truncate;
+comment on trigger audit_truncate on dlq.attempt_counts is 'Records who empties it.';
 
 create or replace trigger audit
 after insert or update or delete on dlq.amendments

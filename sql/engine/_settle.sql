@@ -126,6 +126,22 @@ begin
       from decided as d
         left join landed as l using (entry_id)
       on conflict do nothing
+      returning service, outcome, coalesce(status_code, 0) as status_code, outcome = 'network_error' and error ~* 'timeout' as is_timeout,
+        case when outcome = 'not_sent' then 0 else greatest(extract(epoch from settled_at - dispatched_at), 0) end as seconds
+    ),
+    added_up as (
+      insert into dlq.attempt_counts as c (hour, service, outcome, status_code, attempts, timeouts, seconds, seconds_max)
+      select
+        date_trunc('hour', dlq._now(), 'UTC'), r.service, r.outcome, r.status_code,
+        count(*), count(*) filter (where r.is_timeout), sum(r.seconds), max(r.seconds)
+      from recorded as r
+      group by r.service, r.outcome, r.status_code
+      on conflict (hour, service, outcome, status_code) do update
+      set
+        attempts = c.attempts + excluded.attempts,
+        timeouts = c.timeouts + excluded.timeouts,
+        seconds = c.seconds + excluded.seconds,
+        seconds_max = greatest(c.seconds_max, excluded.seconds_max)
     ),
     told as (  -- what speaks for or against the endpoint: nothing that was asked before its cap last moved
       select

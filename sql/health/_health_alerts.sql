@@ -32,4 +32,5 @@ from dlq.alert_evaluation as e
   ) as l
 where e.singleton;
 
-comment on view dlq._health_alerts is 'The line alerts of health: name, level, detail, remediation.';
+comment on view dlq._health_alerts is
+'Check: whether anybody is told of alerts. An error when the rules are not evaluated, or a channel does not take what it is sent.';

@@ -1,6 +1,7 @@
 -- The part of dlq.erase() that is in the sender's tables: requests that wait are taken back, answers emptied, as far as dlq_owner may.
 -- A request that the sender has taken goes out. What is in flight ends as unanswered, so that no answer comes
--- in later and is kept.
+-- in later and is kept. It is counted among the old ones: the counts of this hour are the engine's, which must not wait for
+-- the caller's transaction.
 create or replace function dlq._erase_requests(entry_ids uuid[], pattern text)
 returns jsonb
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -21,6 +22,18 @@ begin
     select l.entry_id, l.dispatched_at, clock_timestamp(), l.request_id, l.attempt, l.is_probe, 'unanswered', l.service
     from landed as l
     on conflict do nothing
+    returning service, extract(epoch from settled_at - dispatched_at) as seconds
+  ),
+  added_up as (
+    insert into dlq.attempt_counts as c (hour, service, outcome, attempts, seconds, seconds_max)
+    select '-infinity', r.service, 'unanswered', count(*), sum(r.seconds), max(r.seconds)
+    from recorded as r
+    group by r.service
+    on conflict (hour, service, outcome, status_code) do update
+    set
+      attempts = c.attempts + excluded.attempts,
+      seconds = c.seconds + excluded.seconds,
+      seconds_max = greatest(c.seconds_max, excluded.seconds_max)
   )
   select array_agg(l.request_id) into v_ids from landed as l;
 

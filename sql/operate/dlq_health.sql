@@ -1,8 +1,9 @@
 -- The queue's health as one JSON object, for programs (POST /rest/v1/rpc/dlq_health). Counts of what is not delivered are
 -- exact up to 10,000. Of what is delivered, a big table is estimated from its statistics: counting it would read it.
+-- The counts that are never taken make the plan look dear enough to be compiled: 1.3 s at ten million entries, instead of 40 ms.
 create or replace function public.dlq_health()
 returns jsonb
-language sql stable security definer set search_path = pg_catalog, pg_temp
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off
 as $$
 with
 bounded as (

@@ -14,7 +14,8 @@ create or replace function dlq.set_endpoint(
   secret_names text[] default null,
   auth text default null,
   auth_secret text default null,
-  body text default null
+  body text default null,
+  health_url text default null
 )
 returns dlq.endpoints
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -26,7 +27,7 @@ declare
 begin
   insert into dlq.endpoints as e
     (service, url, allow_http, allow_private, timeout_ms, max_in_flight, headers, retry_schedule, enabled,
-     signing, secret_names, auth, auth_secret, body)
+     signing, secret_names, auth, auth_secret, body, health_url)
   select
     set_endpoint.service,
     set_endpoint.url,
@@ -41,7 +42,8 @@ begin
     case when set_endpoint.signing is distinct from 'none' then coalesce(set_endpoint.secret_names, o.secret_names) end,
     nullif(coalesce(set_endpoint.auth, o.auth), 'none'),
     case when set_endpoint.auth is distinct from 'none' then coalesce(set_endpoint.auth_secret, o.auth_secret) end,
-    coalesce(set_endpoint.body, o.body, 'json')
+    coalesce(set_endpoint.body, o.body, 'json'),
+    nullif(coalesce(set_endpoint.health_url, o.health_url), 'none')
   from (select) as one
     left join dlq.endpoints as o on o.service = set_endpoint.service
   on conflict on constraint endpoints_pkey do update
@@ -59,6 +61,7 @@ begin
     auth = nullif(coalesce(set_endpoint.auth, e.auth), 'none'),
     auth_secret = case when set_endpoint.auth is distinct from 'none' then coalesce(set_endpoint.auth_secret, e.auth_secret) end,
     body = coalesce(set_endpoint.body, e.body),
+    health_url = nullif(coalesce(set_endpoint.health_url, e.health_url), 'none'),
     updated_at = now()
   returning e.* into v_endpoint;
   return v_endpoint;
@@ -77,6 +80,6 @@ exception when check_violation or not_null_violation then
 end
 $$;
 
-comment on function dlq.set_endpoint(text, text, boolean, boolean, integer, integer, jsonb, interval[], boolean, text, text[], text, text, text) is
+comment on function dlq.set_endpoint(text, text, boolean, boolean, integer, integer, jsonb, interval[], boolean, text, text[], text, text, text, text) is
 $$Says where a service's webhooks are retried (* for all that have none of their own), and returns the endpoint.
-What is null stays as it is; signing and auth end by saying none. WD002: something is not in order; the hint says what.$$;
+What is null stays as it is; signing, auth and health_url end by saying none. WD002: something is not in order; the hint says what.$$;

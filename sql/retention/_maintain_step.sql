@@ -41,6 +41,7 @@ begin
       when 'runs' then
         v_runs := dlq._remove_runs();
         v_next := case when v_runs >= c_batch then after end;
+        perform dlq._fold_attempt_counts();
       when 'acts' then
         v_acts := dlq._remove_acts();
         v_next := case when v_acts >= c_batch then after end;

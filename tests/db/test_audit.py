@@ -410,6 +410,10 @@ OTHER_TABLES = {
     "dlq.alert_requests": "insert into dlq.alert_requests values (1, 1, now(), null, 1, 1, 1, 'mine', 'mine')",
     "dlq.secrets": "insert into dlq.secrets (name, value) values ('mine', 'v')",
     "dlq.audit_key": "update dlq.audit_key set value = value",
+    "dlq.attempt_counts": (
+        "insert into dlq.attempt_counts (hour, service, outcome, attempts, seconds, seconds_max)"
+        " values (now(), 'mine', 'delivered', 1, 0, 0)"
+    ),
     "dlq.amendments": (
         "insert into dlq.amendments (entry_id, amended_at, amended_by, reason)"
         " values (gen_random_uuid(), now(), 'me', 'why')"

@@ -211,6 +211,36 @@ def test_health_reads_no_more_than_it_counts(big: Queue) -> None:
     _assert_no_scan(_plans(big.conn, "select * from dlq.activity"), rows=100_000)
 
 
+def test_health_is_not_compiled_for_counts_that_it_never_takes(big: Queue) -> None:
+    config = big.one("select proconfig from pg_proc where oid = 'public.dlq_health()'::regprocedure")
+    assert "jit=off" in config
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        "backlog", "upcoming", "circuits", "success_rate", "top_failures", "slowest_endpoints",
+        "cron_status", "net_status", "net_queue", "table_sizes", "index_sizes",
+    ],
+)  # fmt: skip
+def test_a_view_reads_what_waits_at_most_and_nothing_that_is_stored(big: Queue, view: str) -> None:
+    """Of each service 10,000 that wait, or 1,000 an hour; of attempts their counts."""
+    _assert_no_scan(_plans(big.conn, f"select * from dlq.{view}"), rows=WAITING + 2000)
+
+
+def test_the_backlog_of_a_flood_is_read_to_its_limit(big: Queue) -> None:
+    big.conn.execute("begin")
+    big.conn.execute(
+        "update webhook_dlq set service = 's1' where id in ("
+        " select id from webhook_dlq where status = 'pending' limit 15000)"
+    )
+    try:
+        assert big.one("select pending from dlq.backlog where service = 's1'") == 10_000
+        _assert_no_scan(_plans(big.conn, "select * from dlq.backlog"), rows=WAITING - 4000)
+    finally:
+        big.conn.execute("rollback")
+
+
 @pytest.mark.parametrize("status", ["pending", "failed", "reprocessed"])
 def test_one_entry_is_found_and_told_of_by_its_id(big: Queue, status: str) -> None:
     entry_id = str(big.one(f"select id from webhook_dlq where status = '{status}' limit 1"))

@@ -16,6 +16,11 @@ from dlqctl.receiver import Receiver
 from tests.net_worker import net_worker
 from tests.standby import standby_of
 
+VIEWS = (
+    "entries", "activity", "health", "backlog", "upcoming", "circuits", "success_rate", "top_failures",
+    "slowest_endpoints", "cron_status", "net_status", "net_queue", "table_sizes", "index_sizes",
+)  # fmt: skip
+
 
 def _run(dsn: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -31,6 +36,10 @@ def test_a_standby_tells_its_health_sends_nothing_and_goes_on_when_it_is_promote
             conn.execute("insert into webhook_dlq (service, payload, next_retry_at) values ('shop', '1', now())")
             conn.execute("select process_dlq_entries()")
             assert conn.execute("select status from webhook_dlq").fetchone() == ("processing",)
+            conn.execute(
+                "insert into dlq.attempt_counts (hour, service, outcome, status_code, attempts, seconds, seconds_max)"
+                " values (date_trunc('hour', now(), 'UTC'), 'shop', 'http_error', 500, 1, 1, 1)"
+            )
             written = conn.execute("select pg_current_wal_lsn()").fetchone()
         with standby_of(primary) as replica, psycopg.connect(replica.dsn(), autocommit=True) as conn:
             while conn.execute("select where pg_last_wal_replay_lsn() >= %s", written).fetchone() is None:
@@ -43,6 +52,12 @@ def test_a_standby_tells_its_health_sends_nothing_and_goes_on_when_it_is_promote
             for look in ("list --payload", f"show {entry}", "replay list", "endpoints list"):
                 done = _run(replica.dsn(), *look.split())
                 assert (done.returncode, done.stderr) == (0, ""), look
+            for view in VIEWS:
+                conn.execute("set role dlq_reader")
+                rows = conn.execute(f"select * from dlq.{view}".encode()).fetchall()
+                conn.execute("reset role")
+                assert view in ("backlog", "upcoming") or rows, view
+            assert conn.execute("select * from dlq.net_queue").fetchall() == [(None,) * 3]
             for act in ("process", "pause --reason x", f"retry {entry} --reason x"):
                 done = _run(replica.dsn(), *act.split())
                 assert done.returncode == 1

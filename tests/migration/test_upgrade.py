@@ -134,11 +134,20 @@ def a_function_returns_something_else(release: Release) -> None:
 
 @change(
     "function dlq._now",
+    "view dlq._health_answers",
+    "view dlq._health_circuits",
+    "view dlq._health_failed",
+    "view dlq._health_overdue",
+    "view dlq._health_paused",
     "view dlq.activity",
     "view dlq.backlog",
     "view dlq.circuits",
     "view dlq.health",
     "view dlq.replay_progress",
+    "view dlq.slowest_endpoints",
+    "view dlq.success_rate",
+    "view dlq.top_failures",
+    "view dlq.upcoming",
     "grants",
 )
 def a_function_that_views_use_returns_something_else(release: Release) -> None:
@@ -321,9 +330,9 @@ def test_what_is_the_users_survives_a_repair(with_theirs: str) -> None:
 
 def test_what_is_the_users_survives_a_release_that_drops_and_replaces(with_theirs: str, release: Release) -> None:
     a_function_has_another_argument(release)
-    release.edit("views/backlog.sql", "  count(*) as pending,\n", "")
+    release.edit("views/backlog.sql", "w.service, b.pending, ", "w.service, ")
     release.edit("views/backlog.sql", "comment on column dlq.backlog.pending is 'Its entries that wait.';\n", "")
-    release.edit("views/health.sql", "select 'server' as name,", "select 'server'::varchar as name,")
+    release.edit("health/health.sql", "select c.name,", "select c.name::varchar as name,")
 
     migrate(with_theirs, cron=False)
 

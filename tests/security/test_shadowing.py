@@ -70,6 +70,7 @@ _OURS = (
     "endpoint_state",
     "maintenance_log",
     "delivery_attempts",
+    "attempt_counts",
 )
 
 
