@@ -4,7 +4,7 @@ as
 select
   'pending' as name,
   case when p.n > t.pending then 'warning' else 'ok' end as level,
-  format('%s%s waiting', case when p.n > t.pending00 then 'more than ' else '' end, least(p.n, 10000)) as detail,
+  format('%s%s waiting', case when p.n > 10000 then 'more than ' else '' end, least(p.n, 10000)) as detail,
   case when p.n > t.pending then 'select * from dlq.backlog' end as remediation
 from (
   select count(*) as n
