@@ -32,9 +32,6 @@ from dlqctl.adopt_columns import (
 from dlqctl.errors import DlqctlError
 
 _FUNCTIONS = ("process_dlq_entries", "store_dlq_entry", "dlq_health")
-_JOBS = ("process-dlq-entries", "dlq-maintain")
-"""The names that our jobs have."""
-
 _NOBODY = ("public", "anon", "authenticated")
 """Whoever may call the database at all: they get nothing."""
 
@@ -291,10 +288,10 @@ def _jobs(connection: psycopg.Connection) -> tuple[list[Job], list[Job]]:
               j.jobname = any (%s) or j.command ~* 'process_dlq_entries|functions/v1/dlq-processor')
             order by j.jobid
             """,
-            (list(_JOBS),),
+            (list(preflight.JOBS),),
         )
     ]
-    return [job for job in jobs if job.name in _JOBS], [job for job in jobs if job.name not in _JOBS]
+    return [job for job in jobs if job.name in preflight.JOBS], [job for job in jobs if job.name not in preflight.JOBS]
 
 
 def _renames(connection: psycopg.Connection, table: Table) -> Iterator[str]:

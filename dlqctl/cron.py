@@ -62,8 +62,8 @@ def require(ours: psycopg.Connection, cron: psycopg.Connection) -> None:
         return
     found = cron.execute(
         "select jobname, command from cron.job"
-        " where jobname in ('process-dlq-entries', 'dlq-maintain') and database = %s order by jobname desc",
-        (_name(ours),),
+        " where jobname = any (%s) and database = %s order by jobname desc",
+        (list(preflight.JOBS), _name(ours)),
     ).fetchone()
     if found and ours.execute("select where to_regnamespace('dlq') is null").rowcount:
         raise DlqctlError(

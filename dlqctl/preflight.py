@@ -10,6 +10,9 @@ from dlqctl import definitions
 from dlqctl.definitions import OWNER
 from dlqctl.errors import DlqctlError
 
+JOBS = ("process-dlq-entries", "dlq-maintain", "dlq-alerts")
+"""The names of our jobs, as dlq._jobs() has them where there is one."""
+
 
 @dataclass(frozen=True)
 class Extension:
@@ -131,8 +134,8 @@ def _check_names(connection: psycopg.Connection, adopting: bool) -> None:
     if schema_owner is None and may_look_into(connection, "cron"):
         jobs = connection.execute(
             "select jobname, command from cron.job"
-            " where jobname in ('process-dlq-entries', 'dlq-maintain') and database = current_database()"
-            " order by jobname desc"
+            " where jobname = any (%s) and database = current_database() order by jobname desc",
+            (list(JOBS),),
         ).fetchall()
         found += [f"cron job {name} ({command})" for name, command in jobs]
     if found and not adopting:

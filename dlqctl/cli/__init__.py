@@ -1,5 +1,6 @@
 """The command line. Each command loads what it needs, so that `dlqctl --help` is quick."""
 
+from dlqctl.cli.alerts import alerts
 from dlqctl.cli.endpoints import endpoints
 from dlqctl.cli.entries import list_entries, show
 from dlqctl.cli.install import adopt, export, migrate, uninstall
@@ -14,7 +15,7 @@ from dlqctl.cli.verbs import amend, discard, erase, redeliver, retry
 # In the order in which a person meets them.
 for _command in (
     migrate, adopt, verify_cron, health, metrics, list_entries, show, retry, redeliver, discard, amend, replay, erase,
-    process, maintain, pause, resume, endpoints, verify_signatures, secrets,
+    process, maintain, pause, resume, endpoints, verify_signatures, secrets, alerts,
     net_worker, uninstall, export, sandbox, demo,
 ):  # fmt: skip
     cli.add_command(_command)

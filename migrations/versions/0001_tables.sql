@@ -511,7 +511,7 @@ comment on column dlq.maintenance_log.seen_up_to is
 comment on column dlq.maintenance_log.entries is 'Entries removed from webhook_dlq.';
 comment on column dlq.maintenance_log.attempts is 'Attempts removed: of these entries, and of entries that a person has deleted.';
 comment on column dlq.maintenance_log.attempts_seen is 'Attempts looked at because their entry may be gone.';
-comment on column dlq.maintenance_log.runs is 'Rows removed from dlq_processing_log, from here and from dlq.replays.';
+comment on column dlq.maintenance_log.runs is 'Rows removed from dlq_processing_log, from here, from dlq.replays and from dlq.alerts.';
 comment on column dlq.maintenance_log.cron_runs is
 'Rows of ours removed from cron.job_run_details. Null: it is not in this database, or not for the caller to tidy.';
 comment on column dlq.maintenance_log.acts is 'Rows removed from dlq.audit_log, which has an act expire for them.';
@@ -521,6 +521,260 @@ comment on column dlq.maintenance_log.status is
 'running, ok, partial: the time was up, error: some could not be removed, or interrupted: it was killed, or another took over.';
 comment on column dlq.maintenance_log.error_message is 'The first thing that went wrong, beginning with the SQLSTATE.';
 
+create table dlq.alert_rules (
+  hold interval not null default '0',
+  quiet interval not null default '5 minutes',
+  longer_than interval,
+  more_than integer,
+  enabled boolean not null default true,
+  name text not null,
+  severity_at_warning text,
+  severity_at_error text,
+  runbook text not null,
+  constraint alert_rules_pkey primary key (name),
+  constraint hold_is_bounded check (hold between '0' and '1 day'),
+  constraint quiet_is_bounded check (quiet between '0' and '1 day'),
+  constraint longer_than_is_bounded check (longer_than between '1 minute' and '30 days'),
+  constraint more_than_is_bounded check (more_than between 0 and 10000),
+  constraint counts_and_ages_are_told_apart check (
+    (name in ('pending', 'failed')) = (more_than is not null)
+    and (name in ('processor', 'answers', 'circuits', 'retention') and longer_than is not null
+      or name = 'overdue' or longer_than is null)),
+  constraint processor_is_missed_within_a_day check (name <> 'processor' or longer_than <= '1 day'),
+  constraint severities_are_known check (
+    severity_at_warning in ('info', 'warning', 'error', 'critical')
+    and severity_at_error in ('info', 'warning', 'error', 'critical')),
+  constraint there_is_a_severity check (severity_at_warning is not null or severity_at_error is not null),
+  constraint runbook_is_a_place check (runbook ~ '^[!-~]+$' and length(runbook) <= 500)
+);
+alter table dlq.alert_rules enable row level security;
+insert into dlq.alert_rules
+  (name, severity_at_warning, severity_at_error, more_than, longer_than, hold, runbook)
+select r.name, r.at_warning, r.at_error, r.more_than, r.longer_than::interval, r.hold::interval, 'docs/runbook.md#' || r.name
+from (values
+  ('processor', null, 'critical', null, '10 minutes', '0'),
+  ('sender', null, 'critical', null, null, '0'),
+  ('answers', null, 'critical', null, '5 minutes', '0'),
+  ('overdue', 'error', null, null, null, '0'),
+  ('endpoints', null, 'error', null, null, '0'),
+  ('secrets', null, 'error', null, null, '0'),
+  ('circuits', 'warning', 'error', null, '1 hour', '5 minutes'),
+  ('paused', 'warning', null, null, null, '1 hour'),
+  ('pending', 'warning', null, 100, null, '0'),
+  ('failed', null, 'error', 10, null, '0'),
+  ('retention', 'warning', null, null, '2 days', '0'),
+  ('alerts', null, 'error', null, null, '0')
+) as r (name, at_warning, at_error, more_than, longer_than, hold);
+
+comment on table dlq.alert_rules is
+$$A line of dlq.health that raises an alert, and from when on that line is not well: the one place for each threshold.
+Change them, or dlq.set_alert_rule() does; which lines there are is the code's.$$;
+comment on column dlq.alert_rules.hold is 'For so long the line must have been unwell before the alert is raised. 0: the first look raises it.';
+comment on column dlq.alert_rules.quiet is 'For so long the line must have been well again before the alert is resolved.';
+comment on column dlq.alert_rules.longer_than is
+'What takes longer than this is not well: processor, answers, circuits (then an error), retention and overdue, where null is two cycles.';
+comment on column dlq.alert_rules.more_than is 'More than so many are not well: pending, and failed within an hour.';
+comment on column dlq.alert_rules.enabled is 'If false, it raises no alert. The line in dlq.health stays, and its threshold.';
+comment on column dlq.alert_rules.name is 'The line''s name in dlq.health.';
+comment on column dlq.alert_rules.severity_at_warning is
+'How severe it is while the line says warning: info, warning, error or critical, as PagerDuty has them. Null: no alert then.';
+comment on column dlq.alert_rules.severity_at_error is 'The same while it says error. Null: as at a warning.';
+comment on column dlq.alert_rules.runbook is 'What to do about it. An http(s) URL is sent as a link.';
+
+create table dlq.alert_silences (
+  silenced_at timestamptz not null,
+  silenced_until timestamptz not null,
+  rule text not null,
+  silenced_by text not null,
+  reason text not null,
+  constraint alert_silences_pkey primary key (rule)
+);
+alter table dlq.alert_silences enable row level security;
+
+comment on table dlq.alert_silences is
+$$A row is a person's wish not to be told of a rule for a while: dlq.silence(). The alerts are still kept in dlq.alerts.$$;
+comment on column dlq.alert_silences.silenced_at is 'Since when.';
+comment on column dlq.alert_silences.silenced_until is 'When it ends by itself. What is raised then is told then.';
+comment on column dlq.alert_silences.rule is 'The rule in dlq.alert_rules, or * for all.';
+comment on column dlq.alert_silences.silenced_by is 'Who wished it.';
+comment on column dlq.alert_silences.reason is 'Why.';
+
+create table dlq.alert_channels (
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  enabled boolean not null default true,
+  allow_http boolean not null default false,
+  allow_private boolean not null default false,
+  name text not null,
+  kind text not null,
+  url text not null,
+  host text generated always as (lower(rtrim(substring(url from '^https?://(\[[^]]*\]|[^:/?]*)'), '.'))) stored,
+  secret text,
+  severities text[] not null default '{critical,error,warning,info}',
+  constraint alert_channels_pkey primary key (name),
+  constraint name_is_a_slug check (name ~ '^[a-z0-9][a-z0-9_-]{0,62}$'),
+  constraint kind_is_known check (kind in ('pagerduty', 'slack', 'webhook')),
+  constraint url_is_http check (url ~ '^https?://([a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?$'),
+  constraint pagerduty_has_a_key check (kind <> 'pagerduty' or secret is not null and position('{secret}' in url) = 0),
+  constraint secret_has_a_place check (kind <> 'slack' or (secret is not null) = (position('{secret}' in url) > 0)),
+  constraint url_has_its_secret check (secret is not null or position('{secret}' in url) = 0),
+  constraint severities_are_known check (
+    cardinality(severities) > 0 and severities <@ '{critical,error,warning,info}' and array_position(severities, null) is null)
+);
+alter table dlq.alert_channels enable row level security;
+-- What holds of where webhooks may go holds of alerts, in the same words.
+do $$
+declare
+  v_constraint record;
+begin
+  for v_constraint in
+    select c.conname, pg_get_constraintdef(c.oid) as definition
+    from pg_constraint as c
+    where c.conrelid = 'dlq.endpoints'::regclass and c.conname in ('https_unless_allowed', 'public_unless_allowed')
+    order by c.conname
+  loop
+    execute format('alter table dlq.alert_channels add constraint %I %s', v_constraint.conname, v_constraint.definition);
+  end loop;
+end
+$$;
+
+comment on table dlq.alert_channels is 'Who is told of alerts: PagerDuty, Slack, or any webhook.';
+comment on column dlq.alert_channels.created_at is 'When it was set first.';
+comment on column dlq.alert_channels.updated_at is 'When it was set last.';
+comment on column dlq.alert_channels.enabled is 'If false, nothing is sent to it, and nothing is kept for it.';
+comment on column dlq.alert_channels.allow_http is 'Whether url may be http.';
+comment on column dlq.alert_channels.allow_private is 'Whether url may name a host that is not public, as in dlq.endpoints.';
+comment on column dlq.alert_channels.name is 'Its name here: 1 to 63 of a-z, 0-9, _ and -.';
+comment on column dlq.alert_channels.kind is 'pagerduty (Events API v2), slack (an incoming webhook, and what takes the same) or webhook (our own JSON).';
+comment on column dlq.alert_channels.url is 'POSTed to. {secret} stands for the secret''s value, so that it need not be written here.';
+comment on column dlq.alert_channels.host is 'The host in url, in lower case.';
+comment on column dlq.alert_channels.secret is
+$$Name of its secret: PagerDuty's routing key; what {secret} stands for; or, with a webhook that has no {secret}, what signs it by
+Standard Webhooks (whsec_...). Null: none.$$;
+comment on column dlq.alert_channels.severities is 'The severities that are sent to it.';
+
+create table dlq.alerts (
+  id bigint generated always as identity,
+  since timestamptz not null,
+  raised_at timestamptz,
+  changed_at timestamptz,
+  good_since timestamptz,
+  resolved_at timestamptz,
+  edge integer not null default 0,
+  rule text not null,
+  severity text not null,
+  detail text not null,
+  remediation text,
+  subjects text[] not null default '{}',
+  constraint alerts_pkey primary key (id),
+  constraint raised_has_an_edge check ((raised_at is not null) = (edge > 0)),
+  constraint resolved_was_raised check (resolved_at is null or raised_at is not null)
+);
+alter table dlq.alerts enable row level security;
+-- One rule, one alert at a time.
+create unique index alerts_open on dlq.alerts (rule) where resolved_at is null;
+create index alerts_resolved_at on dlq.alerts (resolved_at) where resolved_at is not null;
+
+comment on table dlq.alerts is
+$$An alert: a rule's line in dlq.health that is, or was, not well. Kept by dlq.evaluate_alerts(), whether or not anybody is told.
+While nothing about it changes, nothing here does: what the line says now, dlq.health says.$$;
+comment on column dlq.alerts.id is 'Ascending, with gaps.';
+comment on column dlq.alerts.since is 'When the line was first seen to be unwell.';
+comment on column dlq.alerts.raised_at is 'When it was raised. Null: it has not held for long enough yet, and goes without a trace if it ends before.';
+comment on column dlq.alerts.changed_at is 'When it last became more severe, or of something more.';
+comment on column dlq.alerts.good_since is 'Since when the line is well again. Null: it is not.';
+comment on column dlq.alerts.resolved_at is 'When it was resolved. Null: it is not.';
+comment on column dlq.alerts.edge is 'How many edges it has had: raised is the first, then each change, then resolved.';
+comment on column dlq.alerts.rule is 'The rule in dlq.alert_rules; or test.';
+comment on column dlq.alerts.severity is 'The highest it has had: info, warning, error or critical.';
+comment on column dlq.alerts.detail is 'What the line said at the last edge but the resolving one.';
+comment on column dlq.alerts.remediation is 'What the line said to type then.';
+comment on column dlq.alerts.subjects is 'The services that it has been of, where the rule knows: circuits, endpoints, secrets and paused (* is everything).';
+
+create table dlq.alert_deliveries (
+  created_at timestamptz not null,
+  next_try_at timestamptz not null,
+  sent_at timestamptz,
+  settled_at timestamptz,
+  alert_id bigint not null,
+  edge integer not null,
+  attempts integer not null default 0,
+  status_code integer,
+  rule text not null,
+  channel text not null,
+  event text not null,
+  status text not null default 'waiting',
+  error text,
+  reply text,
+  constraint alert_deliveries_pkey primary key (alert_id, channel, edge),
+  constraint event_is_known check (event in ('raised', 'changed', 'resolved')),
+  constraint status_is_known check (status in ('waiting', 'sent', 'delivered', 'refused', 'given_up', 'superseded')),
+  constraint settled_has_a_time check ((status in ('waiting', 'sent')) = (settled_at is null))
+);
+alter table dlq.alert_deliveries enable row level security;
+create index alert_deliveries_open on dlq.alert_deliveries (rule, channel, alert_id, edge) where status in ('waiting', 'sent');
+create index alert_deliveries_last on dlq.alert_deliveries (channel, settled_at);
+
+comment on table dlq.alert_deliveries is
+$$One edge of an alert on its way to one channel. One row an edge and channel, by its key: no edge is told twice, but for a request
+whose fate nobody knows, which is sent again.$$;
+comment on column dlq.alert_deliveries.created_at is 'When the edge was to be told.';
+comment on column dlq.alert_deliveries.next_try_at is 'Not sent before this time.';
+comment on column dlq.alert_deliveries.sent_at is 'When it was last handed to the sender, by the real clock.';
+comment on column dlq.alert_deliveries.settled_at is 'When it came to its end. Null before.';
+comment on column dlq.alert_deliveries.alert_id is 'The alert in dlq.alerts.';
+comment on column dlq.alert_deliveries.edge is 'Which edge of it: 1 is raised.';
+comment on column dlq.alert_deliveries.attempts is 'How often it was handed to the sender.';
+comment on column dlq.alert_deliveries.status_code is 'The HTTP status of the last answer.';
+comment on column dlq.alert_deliveries.rule is 'The alert''s rule: what a channel is told of one rule is told in order.';
+comment on column dlq.alert_deliveries.channel is 'The channel in dlq.alert_channels.';
+comment on column dlq.alert_deliveries.event is 'raised, changed (or raised again, to a channel that knows of it) or resolved.';
+comment on column dlq.alert_deliveries.status is
+$$waiting, sent (not answered yet), delivered (2xx), refused (an answer that another try would not change), given_up (a day after the
+alert was resolved), or superseded: a later edge said all of it before this one was sent.$$;
+comment on column dlq.alert_deliveries.error is 'What went wrong, last.';
+comment on column dlq.alert_deliveries.reply is 'The first 1,000 bytes of the last answer''s body.';
+
+create unlogged table dlq.alert_requests (
+  request_id bigint not null,
+  alert_id bigint not null,
+  dispatched_at timestamptz not null,
+  missing_since timestamptz,
+  net_oid oid not null,
+  edge integer not null,
+  timeout_ms integer not null,
+  rule text not null,
+  channel text not null,
+  constraint alert_requests_pkey primary key (rule, channel)
+);
+alter table dlq.alert_requests enable row level security;
+
+comment on table dlq.alert_requests is
+$$A request of an alert that was handed to the sender and not yet answered: to dlq.alert_deliveries what dlq.in_flight is to webhook_dlq,
+and unlogged for the same reason. Its key: of one rule, a channel is told one thing at a time.$$;
+comment on column dlq.alert_requests.request_id is 'What net.http_post() returned.';
+comment on column dlq.alert_requests.alert_id is 'The alert in dlq.alerts.';
+comment on column dlq.alert_requests.dispatched_at is 'By the real clock, as pg_net''s times are.';
+comment on column dlq.alert_requests.missing_since is 'Since when it is neither queued nor answered. Null while it is one of them.';
+comment on column dlq.alert_requests.net_oid is 'The oid of net._http_response then. 0: the id was not ours alone.';
+comment on column dlq.alert_requests.edge is 'The edge of the alert.';
+comment on column dlq.alert_requests.timeout_ms is 'How long the sender waits for the answer, in milliseconds.';
+comment on column dlq.alert_requests.rule is 'The alert''s rule.';
+comment on column dlq.alert_requests.channel is 'The channel.';
+
+create table dlq.alert_evaluation (
+  singleton boolean not null default true,
+  evaluated_at timestamptz not null default now(),
+  constraint alert_evaluation_pkey primary key (singleton),
+  constraint there_is_one_row check (singleton)
+) with (fillfactor = 50);
+alter table dlq.alert_evaluation enable row level security;
+insert into dlq.alert_evaluation default values;
+
+comment on table dlq.alert_evaluation is 'When the rules were last evaluated: one row, the heartbeat of dlq.evaluate_alerts().';
+comment on column dlq.alert_evaluation.singleton is 'Always true: there is one row.';
+comment on column dlq.alert_evaluation.evaluated_at is 'By the real clock. Before the first time: when dlqctl was installed here.';
+
 create table dlq.settings (
   singleton boolean not null default true,
   installed_at timestamptz not null default now(),
@@ -528,7 +782,6 @@ create table dlq.settings (
   database_oid oid not null,
   cycle_minutes integer not null default 5,
   cycle_budget interval not null default '4 minutes',
-  silence_alert interval not null default '10 minutes',
   retry_schedule interval[] not null default '{5 min,15 min,1 h,4 h,12 h}',
   probe_schedule interval[] not null default '{1 min,2 min,4 min,8 min,15 min}',
   jitter double precision not null default 0.1,
@@ -546,7 +799,6 @@ create table dlq.settings (
   constraint there_is_one_row check (singleton),
   constraint cycle_divides_the_hour check (cycle_minutes between 1 and 30 and 60 % cycle_minutes = 0),
   constraint cycle_budget_is_bounded check (cycle_budget between '1 second' and '1 hour'),
-  constraint silence_alert_is_bounded check (silence_alert between '1 minute' and '1 day'),
   constraint jitter_is_a_share check (jitter between 0 and 1),
   constraint max_unanswered_is_positive check (max_unanswered >= 1),
   constraint max_in_flight_is_bounded check (max_in_flight between 1 and 100000),
@@ -580,7 +832,6 @@ comment on column dlq.settings.system_identifier is 'Of the server that is produ
 comment on column dlq.settings.database_oid is 'Of the database that is production.';
 comment on column dlq.settings.cycle_minutes is 'The cron job runs every so many minutes: a divisor of 60, up to 30. Takes effect with dlqctl migrate.';
 comment on column dlq.settings.cycle_budget is 'A run stops handing out work after this time, or earlier: see dlq.run_cycle().';
-comment on column dlq.settings.silence_alert is 'A processor silent for longer than this is reported.';
 comment on column dlq.settings.retry_schedule is 'The waits before each retry; their number is the number of retries.';
 comment on column dlq.settings.probe_schedule is
 'The waits before each probe of an open circuit. The last one goes on.';
@@ -596,7 +847,8 @@ $$dlq.maintain() removes delivered and discarded entries this long after settled
 At least replay_window. An idempotency key is forgotten with its entry.$$;
 comment on column dlq.settings.retain_failed is 'The same for failed entries. Null, as it is unless you say otherwise: they stay.';
 comment on column dlq.settings.retain_runs is
-'For so long rows of dlq_processing_log, dlq.maintenance_log, dlq.replays, ours of cron.job_run_details and the hours of dlq.attempt_counts are kept. Null: for ever.';
+'For so long rows of dlq_processing_log, dlq.maintenance_log, dlq.replays, resolved ones of dlq.alerts, ours of cron.job_run_details and the
+hours of dlq.attempt_counts are kept. Null: for ever.';
 comment on column dlq.settings.retain_audit is
 'For so long acts are kept in dlq.audit_log: at least 90 days. Null, as it is unless you say otherwise: for ever.';
 comment on column dlq.settings.maintain_at is
@@ -682,6 +934,33 @@ comment on constraint auth_has_a_secret on dlq.endpoints is 'auth and auth_secre
 comment on constraint body_is_known on dlq.endpoints is 'body: json or raw.';
 comment on constraint retry_schedule_is_waits on dlq.endpoints is
 'retry_schedule: 1 to 50 waits, each longer than nothing and at most 30 days, for example {5 min,1 h}.';
+
+-- The same for dlq.set_alert_rule() and dlq.set_alert_channel().
+comment on constraint hold_is_bounded on dlq.alert_rules is 'hold: up to 1 day.';
+comment on constraint quiet_is_bounded on dlq.alert_rules is 'quiet: up to 1 day.';
+comment on constraint longer_than_is_bounded on dlq.alert_rules is 'threshold: 1 minute to 30 days, for example ''15 minutes''.';
+comment on constraint more_than_is_bounded on dlq.alert_rules is 'threshold: 0 to 10000.';
+comment on constraint counts_and_ages_are_told_apart on dlq.alert_rules is
+'pending and failed have a number, processor, answers, circuits, retention and overdue an interval, the others no threshold.';
+comment on constraint processor_is_missed_within_a_day on dlq.alert_rules is 'threshold of processor: 1 minute to 1 day.';
+comment on constraint severities_are_known on dlq.alert_rules is 'A severity is info, warning, error or critical.';
+comment on constraint there_is_a_severity on dlq.alert_rules is
+'A rule needs a severity at a warning or at an error. To raise nothing: dlqctl alerts set RULE --disable.';
+comment on constraint runbook_is_a_place on dlq.alert_rules is 'runbook: a URL, or a path; without blanks.';
+comment on constraint name_is_a_slug on dlq.alert_channels is
+'name: 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or a digit.';
+comment on constraint kind_is_known on dlq.alert_channels is 'kind: pagerduty, slack or webhook.';
+comment on constraint url_is_http on dlq.alert_channels is
+'url: http(s)://host[:port][/path][?query], without user information, blanks or letters beyond ASCII.';
+comment on constraint pagerduty_has_a_key on dlq.alert_channels is
+'PagerDuty needs the name of the secret that holds the integration''s routing key: dlqctl alerts channel set NAME --secret PAGERDUTY_KEY.';
+comment on constraint secret_has_a_place on dlq.alert_channels is
+'Slack''s secret is the part of its URL that is secret: https://hooks.slack.com/services/{secret}.';
+comment on constraint url_has_its_secret on dlq.alert_channels is 'The url contains {secret}: name the secret that stands there, with --secret.';
+comment on constraint severities_are_known on dlq.alert_channels is 'severities: some of critical, error, warning and info.';
+comment on constraint https_unless_allowed on dlq.alert_channels is 'Use https, or say allow_http => true (--allow-http).';
+comment on constraint public_unless_allowed on dlq.alert_channels is
+'Name a public host, or say allow_private => true (--allow-private): whoever may set a channel then reaches what the database server reaches.';
 
 alter table dlq.alembic_version enable row level security;
 comment on table dlq.alembic_version is 'The revision of the tables. Functions, views, triggers, policies and grants have none: they are compared.';

@@ -11,7 +11,11 @@ grant select
 grant select on dlq.amendments, dlq.audit_log, dlq.maintenance_log to dlq_admin;
 grant select on dlq.replays, dlq.replayed_entries, dlq.replay_progress to dlq_admin;
 grant select, insert, update, delete on dlq.endpoints to dlq_admin;
-grant select, update on dlq.settings to dlq_admin;
+grant select, update on dlq.settings, dlq.alert_rules to dlq_admin;
+grant select, insert, update, delete on dlq.alert_channels to dlq_admin;
+grant select on dlq.alerts, dlq.alert_deliveries, dlq.alert_requests to dlq_admin;
+grant select on dlq.alert_silences, dlq.alert_evaluation, dlq.alert_states, dlq.alert_channel_states to dlq_admin, dlq_reader;
+grant select on dlq.alert_rules, dlq.alert_channels, dlq.alerts, dlq.alert_requests to dlq_reader;
 
 grant select
   (id, service, status, retry_count, attempt_count, unanswered_count, created_at, next_retry_at, last_retry_at,
@@ -31,6 +35,9 @@ grant select
   (created_at, updated_at, timeout_ms, max_in_flight, enabled, allow_http, allow_private, service, url, health_url, host, retry_schedule,
    signing, secret_names, auth, auth_secret, body)
   on dlq.endpoints to dlq_reader;
+grant select
+  (created_at, next_try_at, sent_at, settled_at, alert_id, edge, attempts, status_code, rule, channel, event, status)
+  on dlq.alert_deliveries to dlq_reader;
 grant select on
   dlq.entries, dlq.activity, dlq.health, dlq.backlog, dlq.upcoming, dlq.circuits, dlq.success_rate, dlq.top_failures, dlq.slowest_endpoints,
   dlq.cron_status, dlq.net_status, dlq.net_queue, dlq.table_sizes, dlq.index_sizes, dlq.metrics
@@ -46,7 +53,7 @@ grant execute on function public.store_dlq_entry(text, jsonb, text, text, bytea,
 
 grant execute on function public.dlq_health() to dlq_admin, dlq_reader;
 -- The views call these with the rights of whoever reads them.
-grant execute on function dlq._now(), dlq._why_not_sending(), dlq._is_paused(text), dlq._missing_secret(text), dlq._metrics(), dlq._cron_status(), dlq._net_queue()
+grant execute on function dlq._now(), dlq._why_not_sending(), dlq._is_paused(text), dlq._missing_secret(text), dlq._missing_key(text), dlq._metrics(), dlq._cron_status(), dlq._net_queue()
   to dlq_admin, dlq_reader;
 grant execute on function
   dlq._jobs(), dlq._to_interval(text), dlq._cron_facts(), dlq._our_jobs(jsonb), dlq._wrong_jobs(jsonb), dlq._may_run_jobs(oid), dlq.cron_checks(jsonb)
@@ -60,6 +67,12 @@ grant execute on function
 grant execute on procedure dlq.maintain() to dlq_admin;
 grant execute on function
   dlq._begin_maintenance(), dlq._maintain_step(bigint, text, timestamptz), dlq._remove_cron_runs(), dlq._end_maintenance(bigint, integer)
+  to dlq_admin;
+grant execute on function
+  dlq.evaluate_alerts(), dlq.deliver_alerts(), dlq.silence(text, timestamptz, text), dlq.unsilence(text, text),
+  dlq.set_alert_rule(text, text, interval, interval, text, text, boolean, text),
+  dlq.set_alert_channel(text, text, text, text, text[], boolean, boolean, boolean), dlq.remove_alert_channel(text),
+  dlq.test_alert_channel(text)
   to dlq_admin;
 grant execute on function
   dlq.pause(text, text, timestamptz), dlq.resume(text, text), dlq.reset_endpoint(text, text),

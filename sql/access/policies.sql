@@ -17,6 +17,15 @@ create policy admins_read on dlq.endpoint_state for select to dlq_admin, dlq_rea
 create policy admins_read on dlq.maintenance_log for select to dlq_admin, dlq_reader using (true);
 create policy admins_read on dlq.net_workers for select to dlq_admin, dlq_reader using (true);
 create policy workers_do_everything on dlq.net_workers to dlq_net_worker using (true) with check (true);
+create policy admins_do_everything on dlq.alert_rules to dlq_admin using (true) with check (true);
+create policy readers_read on dlq.alert_rules for select to dlq_reader using (true);
+create policy admins_do_everything on dlq.alert_channels to dlq_admin using (true) with check (true);
+create policy readers_read on dlq.alert_channels for select to dlq_reader using (true);
+create policy admins_read on dlq.alert_silences for select to dlq_admin, dlq_reader using (true);
+create policy admins_read on dlq.alerts for select to dlq_admin, dlq_reader using (true);
+create policy admins_read on dlq.alert_deliveries for select to dlq_admin, dlq_reader using (true);
+create policy admins_read on dlq.alert_requests for select to dlq_admin, dlq_reader using (true);
+create policy admins_read on dlq.alert_evaluation for select to dlq_admin, dlq_reader using (true);
 create policy admins_do_everything on dlq.settings to dlq_admin using (true) with check (true);
 create policy readers_read on dlq.settings for select to dlq_reader using (true);
 create policy admins_read on dlq.audit_log for select to dlq_admin using (true);

@@ -25,7 +25,7 @@ comment on trigger audit_truncate on dlq.endpoints is 'Records who empties it.';
 create or replace trigger audit
 after insert or update or delete on dlq.settings
 for each row execute function dlq._audit_change(
-  '', 'installed_at', 'system_identifier', 'database_oid', 'cycle_minutes', 'cycle_budget', 'silence_alert',
+  '', 'installed_at', 'system_identifier', 'database_oid', 'cycle_minutes', 'cycle_budget',
   'retry_schedule', 'probe_schedule', 'jitter', 'max_unanswered', 'max_in_flight', 'outage_patience', 'replay_window',
   'retain_settled', 'retain_failed', 'retain_runs', 'retain_audit', 'maintain_at', 'maintain_budget');
 alter table dlq.settings enable always trigger audit;
@@ -227,6 +227,91 @@ for each statement when (current_user <> 'dlq_owner' or current_setting('role') 
 execute function dlq._audit_change();
 alter table public.webhook_dlq enable always trigger audit_truncate;
 comment on trigger audit_truncate on public.webhook_dlq is 'Records who empties it.';
+
+create or replace trigger audit
+after insert or update or delete on dlq.alert_rules
+for each row execute function dlq._audit_change(
+  'name', 'severity_at_warning', 'severity_at_error', 'more_than', 'longer_than', 'hold', 'quiet', 'enabled', 'runbook');
+alter table dlq.alert_rules enable always trigger audit;
+comment on trigger audit on dlq.alert_rules is 'Records who changes a rule.';
+
+create or replace trigger audit_truncate
+after truncate on dlq.alert_rules
+for each statement execute function dlq._audit_change();
+alter table dlq.alert_rules enable always trigger audit_truncate;
+comment on trigger audit_truncate on dlq.alert_rules is 'Records who empties it.';
+
+create or replace trigger audit
+after insert or update or delete on dlq.alert_channels
+for each row execute function dlq._audit_change(
+  'name', 'created_at', 'kind', 'url', 'secret', 'severities', 'enabled', 'allow_http', 'allow_private');
+alter table dlq.alert_channels enable always trigger audit;
+comment on trigger audit on dlq.alert_channels is 'Records who changes who is told.';
+
+create or replace trigger audit_truncate
+after truncate on dlq.alert_channels
+for each statement execute function dlq._audit_change();
+alter table dlq.alert_channels enable always trigger audit_truncate;
+comment on trigger audit_truncate on dlq.alert_channels is 'Records who empties it.';
+
+create or replace trigger audit
+after insert or update or delete on dlq.alert_silences
+for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change('rule', 'silenced_at', 'silenced_until', 'silenced_by', 'reason');
+alter table dlq.alert_silences enable always trigger audit;
+comment on trigger audit on dlq.alert_silences is 'Records who silences a rule by hand. The verbs do so themselves, with the reason.';
+
+create or replace trigger audit_truncate
+after truncate on dlq.alert_silences
+for each statement when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change();
+alter table dlq.alert_silences enable always trigger audit_truncate;
+comment on trigger audit_truncate on dlq.alert_silences is 'Records who empties it.';
+
+create or replace trigger audit
+after insert or update or delete on dlq.alerts
+for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change(
+  'id', 'since', 'raised_at', 'changed_at', 'good_since', 'resolved_at', 'edge', 'rule', 'severity', 'subjects');
+alter table dlq.alerts enable always trigger audit;
+comment on trigger audit on dlq.alerts is 'Records who rewrites the history of alerts.';
+
+create or replace trigger audit_truncate
+after truncate on dlq.alerts
+for each statement when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change();
+alter table dlq.alerts enable always trigger audit_truncate;
+comment on trigger audit_truncate on dlq.alerts is 'Records who empties it.';
+
+create or replace trigger audit
+after insert or update or delete on dlq.alert_deliveries
+for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change(
+  'alert_id', 'channel', 'edge', 'created_at', 'next_try_at', 'sent_at', 'settled_at', 'attempts', 'status_code', 'rule', 'event', 'status');
+alter table dlq.alert_deliveries enable always trigger audit;
+comment on trigger audit on dlq.alert_deliveries is 'Records who rewrites what was told.';
+
+create or replace trigger audit_truncate
+after truncate on dlq.alert_deliveries
+for each statement when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change();
+alter table dlq.alert_deliveries enable always trigger audit_truncate;
+comment on trigger audit_truncate on dlq.alert_deliveries is 'Records who empties it.';
+
+create or replace trigger audit
+after insert or update or delete on dlq.alert_requests
+for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change(
+  'request_id', 'alert_id', 'dispatched_at', 'missing_since', 'net_oid', 'edge', 'timeout_ms', 'rule', 'channel');
+alter table dlq.alert_requests enable always trigger audit;
+comment on trigger audit on dlq.alert_requests is 'Records who meddles with the requests of alerts.';
+
+create or replace trigger audit_truncate
+after truncate on dlq.alert_requests
+for each statement when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
+execute function dlq._audit_change();
+alter table dlq.alert_requests enable always trigger audit_truncate;
+comment on trigger audit_truncate on dlq.alert_requests is 'Records who empties it.';
 
 create or replace trigger append_only
 before update or delete or truncate on dlq.audit_log

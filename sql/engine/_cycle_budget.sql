@@ -8,9 +8,9 @@ as $$
 select least(
   s.cycle_budget,
   s.cycle_minutes * interval '48 seconds',
-  s.silence_alert / 2,
+  t.processor / 2,
   0.8 * nullif(current_setting('statement_timeout')::interval, interval '0'))
-from dlq.settings as s
+from dlq.settings as s, dlq._thresholds as t
 $$;
 
 comment on function dlq._cycle_budget() is 'For how long a cycle may hand out work in this session.';

@@ -47,13 +47,7 @@ begin
       case
         when l.is_ambiguous then 'unanswered'
         when l.echoed then 'echoed'
-        when l.error_msg is not null or l.status_code is null then 'network_error'
-        -- pg_net follows redirects: a POST becomes a GET, and its 200 says nothing about the webhook. A Location
-        -- beside a status that has no use for one gives it away; 201 and 202 do have a use for it.
-        when l.status_code between 200 and 299 and l.status_code not in (201, 202) and exists (
-          select from jsonb_object_keys(l.headers) as h (name) where lower(h.name) = 'location') then 'http_error'
-        when l.status_code between 200 and 299 then 'delivered'
-        else 'http_error'
+        else dlq._judge_answer(l.status_code, l.error_msg, l.headers)
       end as outcome
     from locked as l
   )

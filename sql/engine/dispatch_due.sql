@@ -15,11 +15,9 @@ begin
   if not dlq._engine_lock() then
     return;
   end if;
-  if to_regclass('net.http_request_queue') is not null then
-    lock table net.http_request_queue in row exclusive mode;  -- after this, nobody adds a trigger to it until we commit
-  end if;
-  if dlq._why_not_sending() is not null then
-    raise exception using errcode = 'WD004', message = dlq._why_not_sending();
+  v_message := dlq._lock_sender();
+  if v_message is not null then
+    raise exception using errcode = 'WD004', message = v_message;
   end if;
 
   v_due := dlq._claim(dlq._room());
@@ -43,9 +41,8 @@ begin
     end;
   end if;
 
-  -- A wake-up of pg_net can be lost while somebody holds its tables. Requests of ours that wait deserve another.
-  if to_regprocedure('net.wake()') is not null and exists (select from dlq.in_flight) then
-    perform net.wake();
+  if exists (select from dlq.in_flight) then
+    perform dlq._wake_sender();
   end if;
 end
 $$;

@@ -3,7 +3,7 @@ create or replace view dlq._health_circuits
 as
 select
   'circuits' as name,
-  case when c.since < dlq._now() - interval '1 hour' then 'error' when c.n > 0 then 'warning' else 'ok' end as level,
+  case when c.since < dlq._now() - t.circuits then 'error' when c.n > 0 then 'warning' else 'ok' end as level,
   case when c.n > 0 then c.circuits else 'every endpoint takes what is sent' end as detail,
   case when c.n > 0 then
     format('mend the endpoint, and it goes on by itself; at once: dlqctl endpoints reset %s --reason WHY', c.first) end as remediation
@@ -13,7 +13,8 @@ from (
       date_trunc('second', t.probe_at)), '; ' order by t.failing_since) as circuits
   from dlq.endpoint_state as t
   where t.cap = 0
-) as c;
+) as c
+  cross join dlq._thresholds as t;
 
 comment on view dlq._health_circuits is
-'Check: which circuits are open. A warning, and an error after an hour.';
+'Check: which circuits are open. A warning, and an error after the threshold of the rule circuits.';

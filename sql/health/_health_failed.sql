@@ -3,7 +3,7 @@ create or replace view dlq._health_failed
 as
 select
   'failed' as name,
-  case when f.n > 10 then 'error' when f.n > 0 then 'warning' else 'ok' end as level,
+  case when f.n > t.failed then 'error' when f.n > 0 then 'warning' else 'ok' end as level,
   format('%s%s failed in the last hour', case when f.n > 10000 then 'more than ' else '' end, least(f.n, 10000)) as detail,
   case when f.n > 0 then
     'select id, service, settled_at from dlq.entries where status = ''failed'' order by settled_at desc limit 20' end as remediation
@@ -12,7 +12,8 @@ from (
   from (
     select from public.webhook_dlq as e
     where e.status = 'failed' and e.settled_at > dlq._now() - interval '1 hour' limit 10001) as e
-) as f;
+) as f
+  cross join dlq._thresholds as t;
 
 comment on view dlq._health_failed is
-'Check: how many entries failed in the last hour. A warning, and an error above 10.';
+'Check: how many entries failed in the last hour. A warning, and an error above the threshold of the rule failed.';

@@ -4,7 +4,9 @@ create or replace view dlq._health_pg_net_grants
 as
 select
   'pg_net grants' as name,
-  case when g.rights is not null and exists (select from dlq.endpoints as e where e.auth_secret is not null) then 'warning' else 'ok' end as level,
+  case when g.rights is not null and (
+    exists (select from dlq.endpoints as e where e.auth_secret is not null)
+    or exists (select from dlq.alert_channels as c where c.kind <> 'webhook' or c.url like '%{secret}%')) then 'warning' else 'ok' end as level,
   case when g.rights is null then 'PUBLIC has no right on its tables'
     else format('PUBLIC may %s on its tables: it can read every request, with its secrets, and forge an answer', g.rights) end as detail,
   case when g.rights is not null then

@@ -20,12 +20,13 @@ select
       'select * from dlq_processing_log order by processed_at desc limit 20'
   end as remediation
 from dlq.settings as s
+  cross join dlq._thresholds as t
   left join lateral (
     select l.* from public.dlq_processing_log as l order by l.processed_at desc limit 1
   ) as l on true
   cross join lateral (
-    select coalesce(l.processed_at + coalesce(l.duration, '0'), s.installed_at) < clock_timestamp() - s.silence_alert as is_silent
+    select coalesce(l.processed_at + coalesce(l.duration, '0'), s.installed_at) < clock_timestamp() - t.processor as is_silent
   ) as r;
 
 comment on view dlq._health_processor is
-'Check: whether the processor runs. An error when it is silent for longer than dlq.settings.silence_alert.';
+'Check: whether the processor runs. An error when it is silent for longer than the threshold of the rule processor.';

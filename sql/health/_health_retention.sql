@@ -16,12 +16,13 @@ select
     when m.status = 'error' then 'select * from dlq.maintenance_log order by id desc limit 20'
   end as remediation
 from dlq.settings as s
+  cross join dlq._thresholds as t
   left join lateral (
     select l.* from dlq.maintenance_log as l where l.status in ('ok', 'partial', 'error') order by l.id desc limit 1
   ) as m on true
   cross join lateral (
-    select coalesce(m.began_at, s.installed_at) < clock_timestamp() - interval '2 days' as is_late
+    select coalesce(m.began_at, s.installed_at) < clock_timestamp() - t.retention as is_late
   ) as r;
 
 comment on view dlq._health_retention is
-'Check: whether what is old is removed. A warning after two days, and when something could not go.';
+'Check: whether what is old is removed. A warning after the threshold of the rule retention, and when something could not go.';

@@ -26,7 +26,7 @@ from (
     count(*) filter (where w.stopped_at is null and w.seen_at > clock_timestamp() - interval '1 minute') as running,
     max(w.seen_at) as seen_at,
     -- After a stop or a fall a minute to come back in, after the install as long as the processor has.
-    greatest(max(w.seen_at) + interval '1 minute', (select s.installed_at + s.silence_alert from dlq.settings as s)) as patient_until
+    greatest(max(w.seen_at) + interval '1 minute', (select s.installed_at + t.processor from dlq.settings as s, dlq._thresholds as t)) as patient_until
   from dlq.net_workers as w
 ) as h;
 

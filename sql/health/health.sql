@@ -27,7 +27,9 @@ select c.name, c.level, c.detail, c.remediation from dlq._health_paused as c
 union all
 select c.name, c.level, c.detail, c.remediation from dlq._health_pending as c
 union all
-select c.name, c.level, c.detail, c.remediation from dlq._health_failed as c;
+select c.name, c.level, c.detail, c.remediation from dlq._health_failed as c
+union all
+select c.name, c.level, c.detail, c.remediation from dlq._health_alerts as c;
 
 comment on view dlq.health is
 $$How the queue is, one row a check: name, level (ok, warning, error), detail, and remediation: what to type.

@@ -1,12 +1,18 @@
--- The secrets that endpoints name and those that are kept here, never their values: whether each is there, and who needs it.
+-- The secrets that endpoints and channels of alerts name and those that are kept here, never their values: whether each is there, and who needs it.
 create or replace function dlq.list_secrets()
 returns table (name text, is_there boolean, used_by text[])
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 with used as (
-  select u.name, array_agg(distinct e.service order by e.service) as used_by
-  from dlq.endpoints as e
-    cross join unnest(e.secret_names || e.auth_secret) as u (name)
+  select u.name, array_agg(distinct u.used_by order by u.used_by) as used_by
+  from (
+    select n.name, e.service as used_by
+    from dlq.endpoints as e
+      cross join unnest(e.secret_names || e.auth_secret) as n (name)
+    union all
+    select c.secret, 'alerts: ' || c.name
+    from dlq.alert_channels as c
+  ) as u
   where u.name is not null
   group by u.name
 )
@@ -17,4 +23,5 @@ order by 1
 $$;
 
 comment on function dlq.list_secrets() is
-'The secrets that endpoints name or that dlq.secrets keeps: whether each is there, and the endpoints that use it. No values.';
+$$The secrets that endpoints or channels of alerts name or that dlq.secrets keeps: whether each is there, and who uses it, a channel
+as "alerts: NAME". No values.$$;

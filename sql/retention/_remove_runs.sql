@@ -1,6 +1,6 @@
 -- Removes up to 10,000 old runs of the processor and of maintenance, and returns how many. The last of each stays, however
 -- old: health goes by it. Old replays too, when none of their entries is left: a row of theirs that is still there then is that of an
--- entry which a person has deleted.
+-- entry which a person has deleted. Resolved alerts as well, with what was told of them.
 create or replace function dlq._remove_runs()
 returns integer
 language sql volatile security definer set search_path = pg_catalog, pg_temp
@@ -33,8 +33,24 @@ replays as (
 ),
 unlisted as (
   delete from dlq.replayed_entries as x using replays as r where x.replay_id = r.id
+),
+alerts as (
+  delete from dlq.alerts as a
+  where a.id = any (array(
+    select o.id
+    from dlq.alerts as o
+    where o.resolved_at <= (select dlq._now() - s.retain_runs from dlq.settings as s)
+    order by o.resolved_at
+    limit 10000
+    for update skip locked))
+  returning a.id
+),
+untold as (
+  delete from dlq.alert_deliveries as d using alerts as a where d.alert_id = a.id
 )
-select (select count(*) from cycles)::integer + (select count(*) from maintenance)::integer + (select count(*) from replays)::integer
+select
+  (select count(*) from cycles)::integer + (select count(*) from maintenance)::integer + (select count(*) from replays)::integer
+  + (select count(*) from alerts)::integer
 $$;
 
-comment on function dlq._remove_runs() is 'Removes old rows of dlq_processing_log, dlq.maintenance_log and dlq.replays, and returns how many.';
+comment on function dlq._remove_runs() is 'Removes old rows of dlq_processing_log, dlq.maintenance_log, dlq.replays and dlq.alerts, and returns how many.';

@@ -11,6 +11,8 @@ from dlq.settings as s
 union all
 select 'dlq-maintain', to_char(s.maintain_at, 'FMMI FMHH24 "* * *"'), 'call dlq.maintain()'
 from dlq.settings as s
+union all
+select 'dlq-alerts', '* * * * *', 'select dlq.evaluate_alerts()'
 $$;
 
 comment on function dlq._jobs() is 'The cron jobs that belong here: name, schedule, command.';

@@ -6,6 +6,7 @@ as $$
 select has_schema_privilege(role, 'dlq', 'usage')
   and has_function_privilege(role, 'dlq.run_cycle()', 'execute')
   and has_function_privilege(role, 'dlq.maintain()', 'execute')
+  and has_function_privilege(role, 'dlq.evaluate_alerts()', 'execute')
 $$;
 
-comment on function dlq._may_run_jobs(oid) is 'Whether a role may call dlq.run_cycle() and dlq.maintain().';
+comment on function dlq._may_run_jobs(oid) is 'Whether a role may call dlq.run_cycle(), dlq.maintain() and dlq.evaluate_alerts().';

@@ -19,7 +19,8 @@ begin
     c.active, c.username, c.last_run ->> 'status', (c.last_run ->> 'start_time')::timestamptz,
     case j.jobname
       when 'process-dlq-entries' then (select max(l.processed_at) from public.dlq_processing_log as l)
-      else (select l.began_at from dlq.maintenance_log as l order by l.id desc limit 1)
+      when 'dlq-maintain' then (select l.began_at from dlq.maintenance_log as l order by l.id desc limit 1)
+      when 'dlq-alerts' then (select e.evaluated_at from dlq.alert_evaluation as e)
     end
   from dlq._jobs() as j
     left join dlq._our_jobs(v_facts) as c on c.job = j.jobname;

@@ -397,6 +397,17 @@ OTHER_TABLES = {
     "dlq.pauses": "insert into dlq.pauses (service, paused_at, paused_by, reason) values ('mine', now(), 'x', 'y')",
     "dlq.endpoint_state": "insert into dlq.endpoint_state (service, cap) values ('mine', 1)",
     "dlq.settings": "update dlq.settings set jitter = 0.2",
+    "dlq.alert_rules": "update dlq.alert_rules set quiet = '1 minute' where name = 'pending'",
+    "dlq.alert_channels": (
+        "insert into dlq.alert_channels (name, kind, url) values ('mine', 'webhook', 'https://mine.example/')"
+    ),
+    "dlq.alert_silences": "insert into dlq.alert_silences values (now(), now(), 'pending', 'me', 'why')",
+    "dlq.alerts": "insert into dlq.alerts (since, rule, severity, detail) values (now(), 'mine', 'info', 'what')",
+    "dlq.alert_deliveries": (
+        "insert into dlq.alert_deliveries (created_at, next_try_at, alert_id, edge, rule, channel, event)"
+        " values (now(), now(), 1, 1, 'mine', 'mine', 'raised')"
+    ),
+    "dlq.alert_requests": "insert into dlq.alert_requests values (1, 1, now(), null, 1, 1, 1, 'mine', 'mine')",
     "dlq.secrets": "insert into dlq.secrets (name, value) values ('mine', 'v')",
     "dlq.audit_key": "update dlq.audit_key set value = value",
     "dlq.attempt_counts": (
@@ -436,8 +447,8 @@ def test_every_table_of_ours_is_watched(queue: Queue, replica: bool) -> None:
         "select c.oid::regclass::text as name, n.nspname || '.' || c.relname as qualified"
         " from pg_class as c join pg_namespace as n on n.oid = c.relnamespace"
         " where c.relowner = 'dlq_owner'::regrole and n.nspname in ('dlq', 'public') and c.relkind in ('r', 'p')"
-        # net_workers holds heartbeats, and nothing happened that they would be the record of
-        "  and c.oid <> all ('{dlq.alembic_version,dlq.audit_log,dlq.net_workers}'::regclass[])"
+        # net_workers and alert_evaluation hold heartbeats, and nothing happened that they would be the record of
+        "  and c.oid <> all ('{dlq.alembic_version,dlq.audit_log,dlq.net_workers,dlq.alert_evaluation}'::regclass[])"
     )
     assert {table["qualified"] for table in tables} == set(OTHER_TABLES)
     queue.store()

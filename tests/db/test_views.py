@@ -210,6 +210,7 @@ def test_without_pg_cron_the_jobs_are_told_by_our_own_log(queue: Queue) -> None:
     assert [(row["job"], row["schedule"], row["is_scheduled"]) for row in rows] == [
         ("process-dlq-entries", "*/5 * * * *", None),
         ("dlq-maintain", "17 3 * * *", None),
+        ("dlq-alerts", "* * * * *", None),
     ]
     assert rows[0]["last_run_at"] == queue.one("select max(processed_at) from dlq_processing_log")
     assert rows[1]["last_run_at"] is None

@@ -135,7 +135,7 @@ class Storm:
         """Endpoints and settings; the first half of the entries."""
         self.do(
             "update dlq.settings set cycle_minutes = 1, cycle_budget = '4 s'",
-            "update dlq.settings set silence_alert = '1 min'",
+            "select dlq.set_alert_rule('processor', '1 min')",
         )
         self.set_endpoints()
         self.move_clock(0)

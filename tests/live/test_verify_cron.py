@@ -12,7 +12,7 @@ from dlqctl.cli import cli
 from dlqctl.cluster import Cluster, start_cluster
 from dlqctl.migrate import migrate
 
-JOBS = {"cron job process-dlq-entries", "cron job dlq-maintain"}
+JOBS = {"cron job process-dlq-entries", "cron job dlq-maintain", "cron job dlq-alerts"}
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,9 @@ def test_a_schedule_that_is_in_order_passes(cron_cluster: Cluster, conn: psycopg
     assert code == 0, said
     assert "error" not in said
     for check in (
-        "extension", "database", "job process-dlq-entries", "job dlq-maintain", "owner postgres",
-        "last run of process-dlq-entries", "last run of dlq-maintain", "processor", "retention",
+        "extension", "database", "owner postgres", "processor", "retention",
+        "job process-dlq-entries", "job dlq-maintain", "job dlq-alerts",
+        "last run of process-dlq-entries", "last run of dlq-maintain", "last run of dlq-alerts",
     ):  # fmt: skip
         assert f"\n{check}," in f"\n{said}"
 
@@ -211,7 +212,7 @@ def test_a_job_of_that_name_for_another_database_is_nobody_s_business_here(
     conn.execute("select dlq.schedule_jobs()")
     code, said = _verify(cron_cluster)
     assert code == 0, said
-    for job in ("process-dlq-entries@dlq", "dlq-maintain@dlq"):
+    for job in ("process-dlq-entries@dlq", "dlq-maintain@dlq", "dlq-alerts@dlq"):
         assert f"job {job},ok" in said
         conn.execute("select cron.unschedule(%s)", (job,))
     conn.execute("update cron.job set database = 'dlq'")

@@ -14,7 +14,7 @@ from tests.migration.migrating import Outcome, ask, do, let_use_our_roles, run
 
 NET = ("--net-worker",)
 CRON = ("--cron-dsn", "dbname=dlq")
-BOTH = {"cron job process-dlq-entries", "cron job dlq-maintain"}
+ALL = {"cron job process-dlq-entries", "cron job dlq-maintain", "cron job dlq-alerts"}
 JOBS = """
     select array_agg(concat_ws(' | ', jobname, username, database, schedule, command, active)
       order by database, jobname desc)
@@ -53,10 +53,11 @@ def test_the_job_is_scheduled_over_there_and_only_once(app: Make, cron_database:
 
     assert run("--dsn", shop, "migrate", *NET, *CRON, "--check").code == 1
     assert ask(cron_database, "select to_regclass('cron.job')") is None
-    assert set(migrated(shop, *NET, *CRON)) >= BOTH
+    assert set(migrated(shop, *NET, *CRON)) >= ALL
     assert ask(cron_database, JOBS) == [
         "process-dlq-entries | postgres | shop | */5 * * * * | call dlq.run_cycle() | t",
         "dlq-maintain | postgres | shop | 17 3 * * * | call dlq.maintain() | t",
+        "dlq-alerts | postgres | shop | * * * * * | select dlq.evaluate_alerts() | t",
     ]
     ids = ask(cron_database, "select array_agg(jobid) from cron.job")
     assert migrated(shop, *CRON) == []
@@ -88,7 +89,7 @@ def test_what_differs_over_there_is_found_and_repaired(app: Make, cron_database:
             assert finding in found.out + found.err
             assert "dlqctl migrate" in found.out + found.err
         assert run("--dsn", shop, "migrate", *CRON, "--check").code == 1
-        assert set(migrated(shop, *CRON)) == BOTH
+        assert set(migrated(shop, *CRON)) == ALL
         assert ask(cron_database, JOBS) == jobs
         assert verify(shop, *CRON).code == 0
 
@@ -163,8 +164,10 @@ def test_two_databases_of_one_user_each_keep_their_job(app: Make, cron_database:
     assert ask(cron_database, JOBS) == [
         "process-dlq-entries | postgres | shop | */5 * * * * | call dlq.run_cycle() | t",
         "dlq-maintain | postgres | shop | 17 3 * * * | call dlq.maintain() | t",
+        "dlq-alerts | postgres | shop | * * * * * | select dlq.evaluate_alerts() | t",
         "process-dlq-entries@till | postgres | till | */5 * * * * | call dlq.run_cycle() | t",
         "dlq-maintain@till | postgres | till | 17 3 * * * | call dlq.maintain() | t",
+        "dlq-alerts@till | postgres | till | * * * * * | select dlq.evaluate_alerts() | t",
     ]
     assert ask(cron_database, "select array_agg(jobid) from cron.job where database = 'shop'") == of_shop
     for dsn in (shop, till):
@@ -181,7 +184,7 @@ def test_pg_crons_own_database_leaves_the_job_of_another_alone(app: Make, cron_d
 
     assert ask(cron_database, "select array_agg(jobid) from cron.job where database = 'shop'") == of_shop
     unscheduled = ask(cron_database, "select array_agg(j order by j) from dlq.unschedule_jobs() as j")
-    assert unscheduled == ["dlq-maintain@dlq", "process-dlq-entries@dlq"]
+    assert unscheduled == ["dlq-alerts@dlq", "dlq-maintain@dlq", "process-dlq-entries@dlq"]
     assert ask(cron_database, "select array_agg(jobid) from cron.job") == of_shop
 
 
@@ -191,8 +194,8 @@ def test_a_database_that_was_renamed_has_one_job_again(app: Make, cron_database:
     store = make_conninfo(cron_database, dbname="store")
     try:
         assert "which does not exist" in verify(store, *CRON).out
-        assert set(migrated(store, *CRON)) == BOTH
-        assert ask(cron_database, "select array_agg(database) from cron.job") == ["store", "store"]
+        assert set(migrated(store, *CRON)) == ALL
+        assert ask(cron_database, "select array_agg(database) from cron.job") == ["store"] * 3
     finally:
         do(cron_database, "drop database store with (force)")
 
@@ -211,7 +214,7 @@ def test_a_role_that_is_no_superuser_schedules_with_the_grants_it_is_told(app: M
         do(cron_database, *statements[1].split("; "))
 
         assert "cron job process-dlq-entries" in migrated(clerk, *NET, *CRON)
-        assert ask(cron_database, "select array_agg(username) from cron.job") == ["clerk", "clerk"]
+        assert ask(cron_database, "select array_agg(username) from cron.job") == ["clerk"] * 3
         assert migrated(clerk, *CRON) == []
         assert verify(clerk, *CRON).code == 0
         # A superuser's own would be a second one.
@@ -238,7 +241,7 @@ def test_a_job_whose_owner_could_not_run_it_is_not_scheduled(app: Make, cron_dat
         assert ask(cron_database, "select count(*) from cron.job") == 0
 
         do(shop, "grant dlq_admin to runner")
-        assert set(migrated(shop, *runner)) == BOTH
+        assert set(migrated(shop, *runner)) == ALL
         assert verify(shop, *runner).code == 0
     finally:
         do(cron_database, "drop extension pg_cron", "drop owned by runner", "drop role runner")
@@ -259,7 +262,7 @@ def test_a_cron_dsn_that_cannot_be_right_changes_nothing(app: Make, cron_databas
         assert run("--dsn", shop, "migrate", *NET, word, *CRON).code == 2
 
 
-@pytest.mark.parametrize("name", ["process-dlq-entries", "dlq-maintain"])
+@pytest.mark.parametrize("name", ["process-dlq-entries", "dlq-maintain", "dlq-alerts"])
 def test_a_home_made_job_over_there_is_left_alone(app: Make, cron_database: str, name: str) -> None:
     shop = app("shop")
     do(

@@ -60,11 +60,11 @@ def test_a_cron_job_that_was_changed_is_found_and_repaired(cron_database: str, c
     altered = ask(cron_database, jobs)
 
     found = run("--dsn", cron_database, "migrate", "--check")
-    both = ["cron job dlq-maintain", "cron job process-dlq-entries"]
-    assert (found.code, sorted(found.out.splitlines())) == (1, both)
+    jobs_of_ours = ["cron job dlq-alerts", "cron job dlq-maintain", "cron job process-dlq-entries"]
+    assert (found.code, sorted(found.out.splitlines())) == (1, jobs_of_ours)
     assert ask(cron_database, jobs) == altered
 
-    assert sorted(migrate(cron_database).changed) == both
+    assert sorted(migrate(cron_database).changed) == jobs_of_ours
     assert ask(cron_database, jobs) == scheduled
 
 

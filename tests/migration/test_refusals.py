@@ -65,7 +65,7 @@ def test_a_whole_home_made_queue_is_named_in_one_go(empty_database: str) -> None
         assert name in said
 
 
-@pytest.mark.parametrize("name", ["process-dlq-entries", "dlq-maintain"])
+@pytest.mark.parametrize("name", ["process-dlq-entries", "dlq-maintain", "dlq-alerts"])
 def test_a_home_made_cron_job_is_left_alone(cron_database: str, name: str) -> None:
     do(
         cron_database,

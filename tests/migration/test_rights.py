@@ -139,11 +139,11 @@ def test_with_pg_cron_too_and_from_whom_its_settings_are_hidden(cron_database: s
         # Whoever runs migrate next finds the job, and does not schedule another; a superuser mends it as his own.
         jobs = "select array_agg(username || ' ' || schedule order by jobname) from cron.job"
         assert migrate(cron_database).changed == []
-        assert ask(cron_database, jobs) == ["deployer 17 3 * * *", "deployer */5 * * * *"]
+        assert ask(cron_database, jobs) == ["deployer * * * * *", "deployer 17 3 * * *", "deployer */5 * * * *"]
         do(cron_database, "select cron.alter_job(jobid, schedule => '0 0 * * *') from cron.job")
-        both = ["cron job dlq-maintain", "cron job process-dlq-entries"]
-        assert sorted(migrate(cron_database).changed) == both
-        assert ask(cron_database, jobs) == ["postgres 17 3 * * *", "postgres */5 * * * *"]
+        jobs_of_ours = ["cron job dlq-alerts", "cron job dlq-maintain", "cron job process-dlq-entries"]
+        assert sorted(migrate(cron_database).changed) == jobs_of_ours
+        assert ask(cron_database, jobs) == ["postgres * * * * *", "postgres 17 3 * * *", "postgres */5 * * * *"]
     finally:
         do(
             cron_database,

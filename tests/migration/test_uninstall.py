@@ -180,6 +180,7 @@ def test_the_jobs_go_first_and_pg_cron_stays(cron_database: str) -> None:
     assert "goes: cron job process-dlq-entries of postgres, in dlq" in said.out
     assert "goes: cron job process-dlq-entries of second, in dlq" in said.out
     assert "goes: cron job dlq-maintain of postgres, in dlq" in said.out
+    assert "goes: cron job dlq-alerts of postgres, in dlq" in said.out
     assert "stays: extension pg_cron" in said.out
     assert ask(cron_database, "select array_agg(jobname) from cron.job") == ["theirs"]
     do(cron_database, "drop role second")

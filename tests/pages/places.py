@@ -10,6 +10,7 @@ from __future__ import annotations
 IN_SHELL = {
     r"https://example\.com/hooks/": "{handlers}",
     r"(?=\bendpoints set\b)(.*(?:\\\n.*)*)": r"\1 --allow-http --allow-private",
+    r"(?=\balerts channel set\b)(.*(?:\\\n.*)*)": r"\1 --disable",  # nobody out there is called
     r"dlqctl migrate(?! *--)": "dlqctl migrate --net-worker",
     r"^dlqctl health --watch": "timeout --preserve-status --signal=INT 3 dlqctl health --watch",
     r"^(dlqctl replay (?=.*--reason).*)": r"while sleep 0.1; do dlqctl process; done >log 2>&1 & \1 --yes; kill $!",
@@ -65,5 +66,6 @@ NOT_RUN = {
 COMMANDS_NOT_RUN = {
     "dlqctl health --nagios": "it exits by how the queue is; tests/live/test_health.py has each",
     "dlqctl health --probe": "it exits by whether the handlers of these pages are there; the same",
+    "dlqctl alerts test": "it calls PagerDuty, for which tests/live/test_alerts.py has one of its own",
     "make ": "it runs this suite, or what test_generated.py and tests/live/test_demo.py run",
 }

@@ -261,6 +261,7 @@ def test_a_job_of_another_role_is_unscheduled_and_others_that_process_are_named(
         assert "process-dlq-entries of scheduler" in flat(outcome)
         assert "job mine also calls the processor" in flat(outcome)
         assert rows(dsn, "select jobname, username from cron.job order by 1") == [
+            ("dlq-alerts", "postgres"),
             ("dlq-maintain", "postgres"),
             ("mine", "scheduler"),
             ("process-dlq-entries", "postgres"),
