@@ -13,6 +13,8 @@ families (name, type, help) as (
     ('dlq_read_timestamp_seconds', 'gauge', 'When these figures were read. Old: whoever hands them on repeats himself.'),
     ('dlq_in_recovery', 'gauge', '1 on a standby: nothing is sent from there, and figures may be behind.'),
     ('dlq_health_level', 'gauge', 'Each line of dlq.health: 0 ok, 1 warning, 2 error.'),
+    ('dlq_alert_raised', 'gauge', '1 while the alert of this rule is raised, until it is resolved; else 0.'),
+    ('dlq_alerts_evaluated_timestamp_seconds', 'gauge', 'When the rules of alerts were last evaluated; before the first time, when it was installed.'),
     ('dlq_entries_pending', 'gauge', 'Entries that wait, counted up to 10,000 a service.'),
     ('dlq_entries_due', 'gauge', 'Entries that wait and whose time has come, counted up to 10,000 a service.'),
     ('dlq_entries_in_flight', 'gauge', 'Entries handed to the sender and not answered yet.'),
@@ -57,6 +59,13 @@ samples (name, labels, value) as (
       ('dlq_health_level', jsonb_build_object('check', h.name), h.level),
       ('dlq_sender_up', '{}', case when h.name = 'sender' then (h.level < 2)::integer end)
     ) as n (name, labels, value)
+  union all
+  select 'dlq_alert_raised', jsonb_build_object('rule', r.name),
+    (exists (select from dlq.alerts as a where a.rule = r.name and a.raised_at is not null and a.resolved_at is null))::integer
+  from dlq.alert_rules as r
+  union all
+  select 'dlq_alerts_evaluated_timestamp_seconds', '{}', extract(epoch from e.evaluated_at)
+  from dlq.alert_evaluation as e
   union all
   select n.name, jsonb_build_object('service', f.service), n.value
   from figures as f

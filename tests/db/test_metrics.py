@@ -114,6 +114,21 @@ def test_health_is_a_level_for_each_line(queue: Queue) -> None:
     assert metric(queue, "dlq_net_workers") == 0
 
 
+def test_an_alert_is_raised_until_it_is_resolved(queue: Queue) -> None:
+    rules = [row["name"] for row in queue.rows("select name from dlq.alert_rules")]
+    assert {rule: metric(queue, "dlq_alert_raised", rule=rule) for rule in rules} == dict.fromkeys(rules, 0)
+    queue.conn.execute(
+        "insert into dlq.alerts (rule, severity, detail, since, raised_at, edge)"
+        " values ('paused', 'warning', '', now(), null, 0), ('failed', 'error', '', now(), now(), 1)"
+    )
+    assert metric(queue, "dlq_alert_raised", rule="failed") == 1
+    assert metric(queue, "dlq_alert_raised", rule="paused") == 0
+    queue.conn.execute("update dlq.alerts set resolved_at = now() where rule = 'failed'")
+    assert metric(queue, "dlq_alert_raised", rule="failed") == 0
+    evaluated = queue.one("select extract(epoch from evaluated_at)::float from dlq.alert_evaluation")
+    assert metric(queue, "dlq_alerts_evaluated_timestamp_seconds") == evaluated
+
+
 def test_the_processor_and_retention_are_seen_when_they_ran(queue: Queue) -> None:
     for name in ("processor", "retention"):
         installed = queue.one("select extract(epoch from installed_at)::float from dlq.settings")
@@ -149,7 +164,7 @@ def test_names_units_and_labels_are_prometheus_own(queue: Queue) -> None:
         assert row["type"] in ("gauge", "counter")
         assert row["help"].endswith(".")
         assert row["labels"].keys() <= {
-            "database", "service", "outcome", "state", "check", "table", "revision", "postgresql", "sender",
+            "database", "service", "outcome", "state", "check", "table", "revision", "postgresql", "sender", "rule",
         }, row  # fmt: skip
         assert all(isinstance(value, str) for value in row["labels"].values())
         if re.search(r"seconds|bytes|timestamp|duration|age", row["name"]):
