@@ -1,19 +1,19 @@
--- Stores failed webhooks by the thousand, each as store_dlq_entry() would, and returns their ids in the order given. All or none.
+-- Stores failed webhooks by the thousand, each as store_dlq_entry() would, and returns their ids in the order given: all, or none.
+-- raw_body is base64, as in the body that goes out for such an entry: shorter than hex, and every language writes it.
 --
--- What is plain is stored in one statement: its service has nothing in flight, its headers name no entry, and its payload
--- need not be looked at again. What is looked up for it is looked up once a service. The rest is stored one by one, after that:
--- what may be an echo, what has a key that is there already, and what is not in order.
--- An echo whose request is dispatched while this runs is one of a webhook that was not yet sent when it was called: there is none.
+-- What is plain is stored in one statement, and what must be looked up for it is looked up once a service: the service has
+-- nothing in flight, the headers name no entry, and there is a payload or a raw_body without numbers to be looked at. The rest
+-- follows one by one: what may be an echo, what has a key that is there already, what is not in order.
+--
+-- Locks, and what happens beside others: as for store_dlq_entry(). A request that is dispatched after the call cannot have an
+-- echo in it.
 create or replace function public.store_dlq_entries(entries jsonb[])
 returns setof uuid
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_ids uuid[];
-  v_id uuid;
-  v_element record;
-  v_message text;
-  v_hint text;
+  v_left record;
 begin
   with
   quiet as materialized (
@@ -59,6 +59,7 @@ begin
       p.phone_number, p.correlation_id, p.idempotency_key
     from plain as p
     where p.idempotency_key is not null
+    order by p.service, p.idempotency_key  -- so that two calls with the same keys do not wait for each other crosswise
     on conflict (service, sha256(decode(replace(idempotency_key, '\', '\\'), 'escape')))
       where idempotency_key is not null do nothing
     returning w.id, w.service, w.idempotency_key
@@ -77,11 +78,19 @@ begin
   from generate_series(1, cardinality(entries)) as e (n)
     left join stored as s using (n);
 
-  for v_element in
+  for v_left in
     select e.n, e.element from unnest(entries) with ordinality as e (element, n) where v_ids[e.n] is null order by e.n
   loop
-    v_ids[v_element.n] := dlq._store_element(v_element.element);
+    v_ids[v_left.n] := dlq._store_element(v_left.element);
   end loop;
   return query select unnest(v_ids);
+exception when sqlstate 'WD001' or data_exception or check_violation or statement_too_complex then
+  perform dlq._name_bad_element(entries);
+  raise;
 end
 $$;
+
+comment on function public.store_dlq_entries(jsonb[]) is
+$$Stores failed webhooks, all or none, and returns their ids in the order given. Each is a JSON object whose names are
+store_dlq_entry()'s parameters; raw_body in base64. What that does for one this does for each: the same key, an echo.
+WD001: one of them is not in order; the message says which, counted from 1.$$;
