@@ -59,7 +59,7 @@ begin
       p.phone_number, p.correlation_id, p.idempotency_key
     from plain as p
     where p.idempotency_key is not null
-    order by p.service, p.idempotency_key  -- so that two calls with the same keys do not wait for each other crosswise
+    order by p.service, p.idempotency_key, p.n  -- so that two calls with the same keys do not wait for each other crosswise
     on conflict (service, sha256(decode(replace(idempotency_key, '\', '\\'), 'escape')))
       where idempotency_key is not null do nothing
     returning w.id, w.service, w.idempotency_key

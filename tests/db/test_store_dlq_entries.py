@@ -35,23 +35,25 @@ def test_what_is_stored_is_what_store_dlq_entry_stores(queue: Queue) -> None:
     own = {"id", "created_at", "updated_at", "next_retry_at", "idempotency_key"}
     for entry_id in many:
         entry = queue.entry(entry_id)
-        assert {k: v for k, v in entry.items() if k not in own} == {k: v for k, v in queue.entry(one).items() if k not in own}
+        assert {k: v for k, v in entry.items() if k not in own} == {
+            k: v for k, v in queue.entry(one).items() if k not in own
+        }
         assert entry["created_at"] == entry["updated_at"]
         assert timedelta(minutes=5) <= entry["next_retry_at"] - entry["created_at"] <= timedelta(minutes=5.5)
 
 
 def test_ids_come_in_the_order_given_whatever_road_each_takes(queue: Queue) -> None:
     known = queue.store(idempotency_key="known")
+    queue.endpoint("billing")
     sent = queue.store("billing", payload={"sent": True})
     queue.make_due(sent)
     queue.dispatch()
-    given = [
-        element(n, **more)
-        for n, more in enumerate([
-            {}, {"idempotency_key": "a"}, {"headers": {"webhook-id": "msg_1"}}, {"idempotency_key": "known"}, {},
-            {"service": "billing"}, {"service": "billing", "payload": {"sent": True}}, {"idempotency_key": "a"}, {"payload": 0},
-        ])
+    more: list[dict[str, Any]] = [
+        {}, {"idempotency_key": "a"}, {"headers": {"webhook-id": "msg_1"}}, {"idempotency_key": "known"}, {},
+        {"service": "billing"}, {"service": "billing", "payload": {"sent": True}}, {"idempotency_key": "a"},
+        {"payload": 0},
     ]  # fmt: skip
+    given = [element(n, **other) for n, other in enumerate(more)]
     ids = store_all(queue, *given)
     assert (ids[3], ids[6], ids[7]) == (known, sent, ids[1])
     for n in (0, 1, 2, 4, 5, 8):
@@ -121,9 +123,14 @@ def test_one_that_is_not_in_order_refuses_all_and_is_named(queue: Queue, bad: An
 
 def test_a_number_that_cannot_be_written_out_refuses_all(queue: Queue) -> None:
     for number in ("1e131071", "-1e400", "0e-16383", "1e-16383"):
-        for text in (f'{{"service": "shop", "payload": [{number}]}}', f'{{"service": "shop", "payload": 1, "headers": {{"x": {number}}}}}'):
+        for text in (
+            f'{{"service": "shop", "payload": [{number}]}}',
+            f'{{"service": "shop", "payload": 1, "headers": {{"x": {number}}}}}',
+        ):
             with pytest.raises(psycopg.Error) as caught:
-                queue.conn.execute("select store_dlq_entries(array['{\"service\": \"shop\", \"payload\": 1}', %s]::jsonb[])", (text,))
+                queue.conn.execute(
+                    'select store_dlq_entries(array[\'{"service": "shop", "payload": 1}\', %s]::jsonb[])', (text,)
+                )
             assert caught.value.diag.sqlstate == "WD001"
             assert "element 2" in str(caught.value.diag.message_primary)
 
@@ -169,7 +176,11 @@ def test_in_python_failures_are_stored_as_they_are_given(queue: Queue) -> None:
     assert [entry["payload"] for entry in entries] == [{"a": 1}, None, None]
     assert queue.one("select payload = 'null' from webhook_dlq where id = %s", ids[2])
     assert bytes(entries[1]["raw_body"]) == b"\x00\xff"
-    assert (entries[0]["headers"], entries[0]["idempotency_key"], entries[1]["error_message"]) == ({"x": "y"}, "k", "boom")
+    assert (entries[0]["headers"], entries[0]["idempotency_key"], entries[1]["error_message"]) == (
+        {"x": "y"},
+        "k",
+        "boom",
+    )
     with pytest.raises(psycopg.Error) as caught:
         dlqctl.store_many(queue.conn, [Failure(service="shop", payload=1), Failure(service="shop")])
     assert caught.value.diag.sqlstate == "WD001"
