@@ -59,8 +59,8 @@ _RAW_INSERT = f"""
     insert into bench.raw ({_COLUMNS})
     values (gen_random_uuid(), now(), now(), now() + interval '5 min', 'shop', 'pending', :payload, 'timeout');
 """
-_INSERT = "insert into webhook_dlq (service, payload, error_message) values ('shop', :payload, 'timeout');"
-_STORE = "select store_dlq_entry('shop', :payload, error_message => 'timeout');"
+_INSERT = "insert into public.webhook_dlq (service, payload, error_message) values ('shop', :payload, 'timeout');"
+_STORE = "select public.store_dlq_entry('shop', :payload, error_message => 'timeout');"
 _RAW_BATCH: LiteralString = f"""
     insert into bench.raw ({_COLUMNS})
     select *
@@ -68,11 +68,11 @@ _RAW_BATCH: LiteralString = f"""
       %s::text[], %s::text[], %s::jsonb[], %s::text[])
 """
 _BATCH: LiteralString = """
-    insert into webhook_dlq (service, payload, error_message)
+    insert into public.webhook_dlq (service, payload, error_message)
     select * from unnest(%s::text[], %s::jsonb[], %s::text[])
 """
-_STORE_MANY: LiteralString = "select store_dlq_entries(%s::jsonb[])"
-_COPY: LiteralString = "copy webhook_dlq (service, payload, error_message) from stdin"
+_STORE_MANY: LiteralString = "select public.store_dlq_entries(%s::jsonb[])"
+_COPY: LiteralString = "copy public.webhook_dlq (service, payload, error_message) from stdin"
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class Singles:
 
     def __init__(self, w: World, role: str, script: str) -> None:
         self._command = [
-            str(w.box.cluster.binaries.bin_dir / "pgbench"), "--no-vacuum", "--protocol=prepared", f"--client={CLIENTS}",
-            "--jobs=2", f"--transactions={SINGLES}", f"--define=payload={PAYLOAD}",
+            str(w.box.cluster.binaries.bin_dir / "pgbench"), "--no-vacuum", "--protocol=prepared",
+            f"--client={CLIENTS}", "--jobs=2", f"--transactions={SINGLES}", f"--define=payload={PAYLOAD}",
         ]  # fmt: skip
         self._env = {**os.environ, **w.box.cluster.env(), "PGOPTIONS": f"-c role={role}"}
         self._script = script
