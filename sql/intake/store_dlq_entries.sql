@@ -22,6 +22,12 @@ begin
       cross join dlq.settings as s
       left join lateral dlq._route(g.service) as r on true
     where not exists (select from dlq.in_flight as f where f.service = g.service)
+      -- A trigger of somebody else's may change the row, its service too: dlqctl adopt makes one.
+      and not exists (
+        select
+        from pg_trigger as t
+        where t.tgrelid = 'public.webhook_dlq'::regclass and not t.tgisinternal and t.tgname <> 'accept_entry'
+          and t.tgtype & 7 = 7)  -- before each row of an insert
   ),
   plain as materialized (
     select

@@ -18,28 +18,8 @@ as $$
 #variable_conflict use_column
 declare
   v_id uuid;
-  v_fault text;
+  v_constraint text;
 begin
-  -- Asked beforehand, and not caught: a handler of exceptions is a subtransaction, which costs every webhook, and a transaction
-  -- with more than 64 of them costs everybody.
-  v_fault := case
-    when store_dlq_entry.service is null then 'the service is missing'
-    when store_dlq_entry.service !~ '^[a-z0-9][a-z0-9_-]{0,62}$' then format('%L cannot be a service''s name', store_dlq_entry.service)
-    when store_dlq_entry.payload is null and store_dlq_entry.raw_body is null then 'the webhook has no body'
-    when jsonb_typeof(store_dlq_entry.headers) <> 'object' then 'headers is not a JSON object'
-  end;
-  if v_fault is not null then
-    raise exception using
-      errcode = 'WD001',
-      message = v_fault,
-      detail = 'Nothing was stored.',
-      hint = case
-        when v_fault like '%body' then 'Give payload (jsonb), or raw_body (bytea) if the body may not be JSON.'
-        when v_fault like 'headers%' then 'Give them as {"name": "value", …}.'
-        else 'service: 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or a digit, for example ''whatsapp''.'
-      end;
-  end if;
-
   if store_dlq_entry.idempotency_key is null then
     -- Without "on conflict", by which a row is written in two steps.
     insert into public.webhook_dlq as e
@@ -77,6 +57,27 @@ begin
     end if;
     -- Somebody else was first: the next round finds theirs.
   end loop;
+exception when check_violation or not_null_violation then
+  get stacked diagnostics v_constraint = constraint_name;
+  raise exception using
+    errcode = 'WD001',
+    message = case
+      when store_dlq_entry.service is null then 'the service is missing'
+      when v_constraint = 'service_is_a_slug' then format('%L cannot be a service''s name', store_dlq_entry.service)
+      when v_constraint = 'there_is_a_body' then 'the webhook has no body'
+      when v_constraint = 'headers_are_an_object' then 'headers is not a JSON object'
+      else sqlerrm
+    end,
+    detail = 'Nothing was stored.',
+    hint = case
+      when store_dlq_entry.service is null or v_constraint = 'service_is_a_slug' then
+        'service: 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or a digit, for example ''whatsapp''.'
+      when v_constraint = 'there_is_a_body' then
+        'Give payload (jsonb), or raw_body (bytea) if the body may not be JSON.'
+      when v_constraint = 'headers_are_an_object' then
+        'Give them as {"name": "value", …}.'
+      else 'See \d webhook_dlq.'
+    end;
 end
 $$;
 

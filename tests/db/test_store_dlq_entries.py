@@ -184,3 +184,20 @@ def test_in_python_failures_are_stored_as_they_are_given(queue: Queue) -> None:
     with pytest.raises(psycopg.Error) as caught:
         dlqctl.store_many(queue.conn, [Failure(service="shop", payload=1), Failure(service="shop")])
     assert caught.value.diag.sqlstate == "WD001"
+
+
+def test_a_trigger_that_renames_services_is_heeded(queue: Queue) -> None:
+    """dlqctl adopt makes one. The echo is one under its new name, and the first wait is that name's."""
+    queue.endpoint("quick", retry_schedule=[timedelta(seconds=30)])
+    queue.conn.execute(
+        "create function rename() returns trigger language plpgsql as 'begin new.service := $$quick$$; return new; end'"
+    )
+    queue.conn.execute(
+        "create trigger accept_dialect before insert on webhook_dlq for each row execute function rename()"
+    )
+    sent = queue.store("quick", payload={"a": 1})
+    queue.send(sent)
+    echo, other = store_all(queue, {"service": "Old Name", "payload": {"a": 1}}, {"service": "shop", "payload": 2})
+    assert echo == sent
+    entry = queue.entry(other)
+    assert entry["next_retry_at"] - entry["created_at"] <= timedelta(seconds=33)
