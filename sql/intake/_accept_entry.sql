@@ -31,8 +31,7 @@ begin
       hint = 'Give the body as raw_body (bytea): it is kept as it is.';
   end if;
 
-  -- One query for all that must be looked up, since every webhook pays for it; subqueries, because three joins took 7
-  -- microseconds more. An expression apart costs a transaction a microsecond too.
+  -- One query for all that must be looked up, since every webhook pays for it; subqueries, because joins took half as long again.
   select
     coalesce(new.created_at, dlq._now()), coalesce(new.updated_at, dlq._now()),
     coalesce(new.next_retry_at, case when new.status = 'pending' then dlq._now() + (1 + s.jitter * random()) * coalesce(
