@@ -22,7 +22,7 @@ pictures: install ## draw the pictures in docs/ anew; needs tmux, chromium, prom
 	@PYTHONPATH=. $(PYTHON_IN_VENV) docs/pictures.py
 
 bench: install ## run the benchmarks, about an hour; `make bench ARGS=outage` runs one: see bench/README.md
-	@for name in $(or $(ARGS),head_of_line fairness neighbour outage); do $(PYTHON_IN_VENV) -m bench.$$name || exit; done
+	@for name in $(or $(ARGS),intake head_of_line fairness neighbour outage); do $(PYTHON_IN_VENV) -m bench.$$name || exit; done
 
 docs: install ## write docs/sql.md and docs/commands.md, from the comments in the database and from the commands themselves
 	@$(PYTHON_IN_VENV) docs/generate.py

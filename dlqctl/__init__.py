@@ -1,6 +1,6 @@
 """A dead-letter queue for webhooks that lives in PostgreSQL: installs it, verifies it, asks how it is.
 
-For programs there are `store` and `health`, over a psycopg connection of their own: docs/python.md.
+For programs there are `store`, `store_many` and `health`, over a psycopg connection of their own: docs/python.md.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dlqctl.programs import Finding, Health, Stats, health, store
+    from dlqctl.programs import Failure, Finding, Health, Stats, health, store, store_many
 
 __version__ = "0.1.0.dev0"
-__all__ = ["Finding", "Health", "Stats", "health", "store"]
+__all__ = ["Failure", "Finding", "Health", "Stats", "health", "store", "store_many"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,8 @@ Nothing here commits, rolls back or closes anything; what fails raises psycopg.E
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
@@ -13,6 +14,20 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import tuple_row
 from psycopg.types.json import Json, Jsonb
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A failed webhook to store, as store() takes it."""
+
+    service: str
+    payload: Any = None
+    raw_body: bytes | None = None
+    headers: Mapping[str, str] | None = None
+    error_message: str | None = None
+    phone_number: str | None = None
+    idempotency_key: str | None = None
+    correlation_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +98,39 @@ def store(
     entry_id = row[0]
     assert isinstance(entry_id, UUID)
     return entry_id
+
+
+def store_many(conn: psycopg.Connection[Any], failures: Iterable[Failure]) -> list[UUID]:
+    """Store many failed webhooks in one call and return their ids in the order given: store_dlq_entries().
+
+    All or none, in the caller's transaction; what store() does for one, this does for each. A thousand at a time is a
+    good size. Raises psycopg.Error: WD001, whose message says which of them is not in order, counted from 1.
+    """
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        rows = cursor.execute(
+            "select public.store_dlq_entries(%s::jsonb[])", ([Jsonb(_element(failure)) for failure in failures],)
+        ).fetchall()
+    return [row[0] for row in rows]
+
+
+def _element(failure: Failure) -> dict[str, Any]:
+    """Return what store_dlq_entries() takes for it. A JSON null is no payload there, so that one goes as bytes."""
+    payload, raw_body = failure.payload, failure.raw_body
+    if isinstance(payload, Json | Jsonb):
+        payload = payload.obj
+        if payload is None and raw_body is None:
+            raw_body = b"null"
+    element = {
+        "service": failure.service,
+        "payload": payload,
+        "raw_body": None if raw_body is None else b64encode(raw_body).decode(),
+        "headers": None if failure.headers is None else dict(failure.headers),
+        "error_message": failure.error_message,
+        "phone_number": failure.phone_number,
+        "idempotency_key": failure.idempotency_key,
+        "correlation_id": failure.correlation_id,
+    }
+    return {name: value for name, value in element.items() if value is not None}
 
 
 def health(conn: psycopg.Connection[Any]) -> Health:

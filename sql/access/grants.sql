@@ -49,7 +49,9 @@ grant execute on function
 
 grant insert (service, payload, raw_body, headers, phone_number, error_message, idempotency_key, correlation_id)
   on public.webhook_dlq to dlq_writer;
-grant execute on function public.store_dlq_entry(text, jsonb, text, text, bytea, jsonb, text, text) to dlq_admin, dlq_writer;
+grant execute on function
+  public.store_dlq_entry(text, jsonb, text, text, bytea, jsonb, text, text), public.store_dlq_entries(jsonb[])
+  to dlq_admin, dlq_writer;
 
 grant execute on function public.dlq_health() to dlq_admin, dlq_reader;
 -- The views call these with the rights of whoever reads them.

@@ -18,34 +18,42 @@ as $$
 #variable_conflict use_column
 declare
   v_id uuid;
-  v_original uuid;
   v_constraint text;
 begin
+  if store_dlq_entry.idempotency_key is null then
+    -- Without "on conflict", by which a row is written in two steps.
+    insert into public.webhook_dlq as e
+      (service, payload, error_message, phone_number, raw_body, headers, correlation_id)
+    values (
+      store_dlq_entry.service, store_dlq_entry.payload, store_dlq_entry.error_message, store_dlq_entry.phone_number,
+      store_dlq_entry.raw_body, store_dlq_entry.headers, store_dlq_entry.correlation_id)
+    returning coalesce(e.duplicate_of, e.id) into v_id;
+    return v_id;
+  end if;
+
   loop
-    if store_dlq_entry.idempotency_key is not null then
-      v_id := dlq._entry_with_key(store_dlq_entry.service, store_dlq_entry.idempotency_key);
-      if v_id is not null then
-        -- A handler that stores its own failure again under the same key is an echo too; once the request has
-        -- been answered, only its headers can tell that from another delivery by the provider.
-        if dlq._entry_named_in(store_dlq_entry.headers) = v_id
-          or exists (select from dlq.in_flight as f where f.entry_id = v_id)
-        then
-          perform dlq._mark_echo(v_id);
-        end if;
-        return v_id;
+    v_id := dlq._entry_with_key(store_dlq_entry.service, store_dlq_entry.idempotency_key);
+    if v_id is not null then
+      -- A handler that stores its own failure again under the same key is an echo too; once the request has
+      -- been answered, only its headers can tell that from another delivery by the provider.
+      if dlq._entry_named_in(store_dlq_entry.headers) = v_id
+        or exists (select from dlq.in_flight as f where f.entry_id = v_id)
+      then
+        perform dlq._mark_echo(v_id);
       end if;
+      return v_id;
     end if;
 
     insert into public.webhook_dlq as e
-      (service, payload, error_message, phone_number, raw_body, headers, idempotency_key, correlation_id)
+      (service, payload, error_message, phone_number, raw_body, headers, correlation_id, idempotency_key)
     values (
       store_dlq_entry.service, store_dlq_entry.payload, store_dlq_entry.error_message, store_dlq_entry.phone_number,
-      store_dlq_entry.raw_body, store_dlq_entry.headers, store_dlq_entry.idempotency_key, store_dlq_entry.correlation_id)
+      store_dlq_entry.raw_body, store_dlq_entry.headers, store_dlq_entry.correlation_id, store_dlq_entry.idempotency_key)
     on conflict (service, sha256(decode(replace(idempotency_key, '\', '\\'), 'escape')))
       where idempotency_key is not null do nothing
-    returning e.id, e.duplicate_of into v_id, v_original;
+    returning coalesce(e.duplicate_of, e.id) into v_id;
     if found then
-      return coalesce(v_original, v_id);
+      return v_id;
     end if;
     -- Somebody else was first: the next round finds theirs.
   end loop;

@@ -235,6 +235,9 @@ def test_linter_every_function_fixes_its_search_path(project: Cluster) -> None:
         "dlq._judge_answer",
         "dlq._severity_rank",
         "dlq._hmac_sha256",
+        "dlq._element_names",
+        "dlq._may_be_unwritable",
+        "dlq._may_name_an_entry",
         "dlq.run_cycle",
         "dlq.maintain",
     )
