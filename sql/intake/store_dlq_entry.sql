@@ -18,6 +18,7 @@ as $$
 #variable_conflict use_column
 declare
   v_id uuid;
+  v_service text := store_dlq_entry.service;
   v_constraint text;
 begin
   if store_dlq_entry.idempotency_key is null then
@@ -31,8 +32,8 @@ begin
     return v_id;
   end if;
 
-  loop
-    v_id := dlq._entry_with_key(store_dlq_entry.service, store_dlq_entry.idempotency_key);
+  for v_round in 1 .. 100 loop
+    v_id := dlq._entry_with_key(v_service, store_dlq_entry.idempotency_key);
     if v_id is not null then
       -- A handler that stores its own failure again under the same key is an echo too; once the request has
       -- been answered, only its headers can tell that from another delivery by the provider.
@@ -55,9 +56,18 @@ begin
     if found then
       return v_id;
     end if;
-    -- Somebody else was first: the next round finds theirs.
+    -- Somebody else was first: the next round finds theirs. If it does not, a trigger of somebody's files this service under
+    -- another name, which only the key tells: dlqctl adopt makes such a trigger.
+    if v_round > 1 then
+      v_service := coalesce(dlq._service_with_key(store_dlq_entry.service, store_dlq_entry.idempotency_key), v_service);
+    end if;
   end loop;
-exception when check_violation or not_null_violation then
+  raise exception using
+    errcode = 'WD001',
+    message = 'the idempotency key is taken, and nobody has it',
+    detail = 'Nothing was stored: 100 times it was there and then was not.',
+    hint = 'Store it again.';
+exception when check_violation or not_null_violation or statement_too_complex then
   get stacked diagnostics v_constraint = constraint_name;
   raise exception using
     errcode = 'WD001',
@@ -66,12 +76,15 @@ exception when check_violation or not_null_violation then
       when v_constraint = 'service_is_a_slug' then format('%L cannot be a service''s name', store_dlq_entry.service)
       when v_constraint = 'there_is_a_body' then 'the webhook has no body'
       when v_constraint = 'headers_are_an_object' then 'headers is not a JSON object'
+      when sqlstate = '54001' then 'payload or headers are nested too deep'
       else sqlerrm
     end,
     detail = 'Nothing was stored.',
     hint = case
       when store_dlq_entry.service is null or v_constraint = 'service_is_a_slug' then
         'service: 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or a digit, for example ''whatsapp''.'
+      when sqlstate = '54001' then
+        'Give the body as raw_body (bytea): it is kept as it is.'
       when v_constraint = 'there_is_a_body' then
         'Give payload (jsonb), or raw_body (bytea) if the body may not be JSON.'
       when v_constraint = 'headers_are_an_object' then

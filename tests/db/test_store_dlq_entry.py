@@ -62,6 +62,28 @@ def test_the_same_key_twice_returns_the_first_id_and_stores_nothing(queue: Queue
         assert queue.store("other", payload=1, idempotency_key=key) != first, "keys are a service's own"
 
 
+def test_the_same_key_twice_is_found_where_a_trigger_has_filed_it(queue: Queue) -> None:
+    queue.conn.execute("""
+        create function file_it() returns trigger language plpgsql as $$
+          begin new.service := lower(new.service); return new; end $$;
+        create trigger a_file_it before insert on webhook_dlq for each row execute function file_it();
+        set statement_timeout = '10s';
+    """)
+    other = queue.store("elsewhere", idempotency_key="k0")
+    first = queue.store("Shop", idempotency_key="k")
+    assert queue.store("Shop", idempotency_key="k") == first
+    assert queue.entry(first)["service"] == "shop"
+    assert (_count(queue), other == first) == (2, False)
+
+
+def test_a_payload_that_is_nested_too_deep_is_said_to_be(queue: Queue) -> None:
+    deep = "[" * 12_000 + "]" * 12_000
+    with pytest.raises(psycopg.Error) as caught:
+        queue.conn.execute("select store_dlq_entry('shop', %s)", (deep,))
+    assert caught.value.sqlstate == "WD001"
+    assert queue.conn.execute("select store_dlq_entry('shop', raw_body => %s)", (deep.encode(),)).fetchone()
+
+
 def test_the_same_key_from_two_at_once_is_stored_once(queue: Queue, database: str) -> None:
     ids: list[str] = []
 
