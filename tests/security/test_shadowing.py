@@ -127,6 +127,7 @@ _VALUES = {
     "uuid": "'00000000-0000-0000-0000-000000000000'", "interval": "'1 minute'",
     "timestamp with time zone": "'2030-01-01'", "text[]": "'{TOKEN}'", "interval[]": "'{1 min}'",
     "oid": "10", "uuid[]": "'{}'", "bytea[]": "'{}'", "integer[]": "'{}'", "regnamespace[]": "'{}'",
+    "jsonb[]": "array['{\"service\": \"shop\", \"payload\": {}}']",
 }  # fmt: skip
 
 _PLAIN = {"integer": "int4", "bigint": "int8", "boolean": "bool", "timestamp with time zone": "timestamptz"}
