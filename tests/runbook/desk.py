@@ -76,7 +76,8 @@ class Desk:
             " net._http_response"
         )
         self.rows("alter table webhook_dlq no force row level security; alter schema net owner to dlq_owner")
-        self.rows("update dlq.settings set installed_at = now(), maintain_budget = default")
+        self.rows("update dlq.settings set installed_at = now() - interval '1 hour', maintain_budget = default")
+        self.rows("create extension if not exists pg_cron; grant usage on schema cron to deployer, onlooker")
         self.rows("select cron.unschedule(jobid) from cron.job")
         self.rows("select dlq.set_endpoint('whatsapp', %s, true, true)", self.receiver.url("whatsapp"))
         self.start_worker()
