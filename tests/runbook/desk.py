@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -15,7 +16,6 @@ from typing import Any
 from unittest.mock import patch
 
 import psycopg
-from psycopg import sql
 from psycopg.rows import dict_row
 
 from dlqctl import cli, receiver
@@ -36,6 +36,8 @@ class Desk:
     def __init__(self, box: Sandbox, handlers: Receiver) -> None:
         self.box = box
         self.receiver = handlers
+        self._forgotten: psycopg.Connection | None = None
+        self._cycle: threading.Thread | None = None
         self._workers: list[subprocess.Popen[bytes]] = []
         self._schemas = {name for (name,) in self._values("select nspname from pg_namespace")}
 
@@ -105,11 +107,25 @@ class Desk:
         self._forgotten = psycopg.connect(self.box.cluster.dsn())
         self._forgotten.execute(statement.encode())
 
-    def as_history(self, statement: str) -> None:
+    def end_forgotten(self) -> None:
+        if self._forgotten is not None:
+            self._forgotten.close()
+        if self._cycle is not None:
+            self._cycle.join(20)
+
+    def begin_cycle(self) -> None:
+        """Begin a run, and return when its row is there."""
+        runs = self.one("select count(*) from dlq_processing_log")
+        self._cycle = threading.Thread(target=self.cycle, daemon=True)
+        self._cycle.start()
+        self.until(lambda: self.one("select count(*) from dlq_processing_log") > runs)
+
+    def as_history(self, *statements: str) -> None:
         """Change what the log's triggers and the time would not let happen now."""
         with psycopg.connect(self.box.cluster.dsn(), autocommit=True) as conn:
             conn.execute("set session_replication_role = replica")
-            conn.execute(statement.encode())
+            for statement in statements:
+                conn.execute(statement.encode())
 
     def workers(self) -> list[int]:
         """The process ids of the net-workers that are connected."""
@@ -121,11 +137,23 @@ class Desk:
             )
         ]
 
+    def _pids(self) -> set[int]:
+        return {*self.workers(), *(worker.pid for worker in self._workers if worker.poll() is None)}
+
     def kill_worker(self) -> None:
         """Kill every net-worker, a minute ago: that is not waited for."""
-        for pid in {*self.workers(), *(worker.pid for worker in self._workers if worker.poll() is None)}:
+        for pid in self._pids():
             os.kill(pid, signal.SIGKILL)
         self.until(lambda: not self.rows("select 1 from pg_stat_activity where application_name = 'dlqctl net-worker'"))
+        self._a_minute_goes_by()
+
+    def stop_worker(self) -> None:
+        """Have every net-worker stand still, since a minute."""
+        for pid in self._pids():
+            os.kill(pid, signal.SIGSTOP)
+        self._a_minute_goes_by()
+
+    def _a_minute_goes_by(self) -> None:
         self.rows("update dlq.net_workers set seen_at = seen_at - interval '61 s', started_at = started_at - interval '61 s'")
 
     def start_worker(self) -> None:
@@ -190,7 +218,3 @@ def _as_here(words: list[str]) -> list[str]:
         case ["migrate", *options] if "--net-worker" not in options:
             return ["--net-worker"]
     return []
-
-
-def quoted(name: str) -> str:
-    return sql.Identifier(name).as_string()
