@@ -163,6 +163,7 @@ class Desk:
             self.until(self.workers)
 
     def close(self) -> None:
+        self.end_forgotten()
         for worker in self._workers:
             worker.kill()
             worker.wait()
