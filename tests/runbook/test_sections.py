@@ -1,4 +1,4 @@
-"""Every section of the runbook mends what it is about: the state is caused, looked at and mended by the page's own commands."""
+"""Every section of docs/runbook.md mends what it is about: the state is caused, looked at and mended by the page's own commands."""
 
 from __future__ import annotations
 
