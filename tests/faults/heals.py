@@ -1,7 +1,7 @@
 """Faults that need nobody: three webhooks are with a handler that has not answered yet, and then it happens.
 
-Afterwards they are delivered by runs as they come anyway. What is on record of their attempts shows that the fault was there: `unanswered`,
-or nothing but the delivery.
+Afterwards they are delivered by runs as they come anyway. What is on record of their attempts is the fault's trace:
+`unanswered`, or nothing but the delivery.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ import psycopg
 
 from tests.faults.conftest import Place
 
-LOST = ("unanswered, then delivered", {("unanswered", "delivered")})
-KEPT = ("delivered", {("delivered",)})
+Left = tuple[str, set[tuple[str, ...]]]
+LOST: Left = ("unanswered, then delivered", {("unanswered", "delivered")})
+KEPT: Left = ("delivered", {("delivered",)})
 # The sender writes its answer or not, as the moment is; both end well.
-EITHER = ("unanswered or not, then delivered", {("unanswered", "delivered"), ("delivered",)})
+EITHER: Left = ("unanswered or not, then delivered", {("unanswered", "delivered"), ("delivered",)})
 
 
 @dataclass(frozen=True)
 class Heal:
-    """A fault, and what is left of it: in words, and how the attempts of an entry may have ended, the last one first delivered."""
+    """A fault, and what is left of it: in words, and how the attempts of an entry may have ended."""
 
     fault: str
     inflict: Callable[[Place], object]
-    left: tuple[str, set[tuple[str, ...]]]
+    left: Left
 
     def __str__(self) -> str:
         return self.fault
@@ -69,7 +70,9 @@ def _beside(here: Place, *statements: str) -> None:
 
 def _a_long_transaction(here: Place) -> None:
     _beside(
-        here, "set transaction isolation level repeatable read", "select pg_current_xact_id(), count(*) from webhook_dlq"
+        here,
+        "set transaction isolation level repeatable read",
+        "select pg_current_xact_id(), count(*) from webhook_dlq",
     )
 
 
@@ -89,7 +92,9 @@ def _end_a_cycle(how: str) -> Callable[[Place], None]:
 
         thread = threading.Thread(target=cycle)
         thread.start()
-        running = f"select {how}(pid) from pg_stat_activity where query = 'call dlq.run_cycle()' and wait_event = 'PgSleep'"
+        running = (
+            f"select {how}(pid) from pg_stat_activity where query = 'call dlq.run_cycle()' and wait_event = 'PgSleep'"
+        )
         here.until(lambda: here.rows(running))
         thread.join(10)
         assert ended.is_set()
@@ -120,7 +125,9 @@ HEALS = [
     Heal("the sender is killed, and started again", _kill_the_sender, KEPT),
     Heal(
         "the sender is cut off",
-        statement("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'dlqctl net-worker'"),
+        statement(
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'dlqctl net-worker'"
+        ),
         KEPT,
     ),
     Heal("the clock jumps forward", lambda here: here.clock.advance("4 hours"), KEPT),
@@ -136,7 +143,10 @@ HEALS = [
     Heal("answers are deleted", _answers_are_deleted, LOST),
     Heal(
         "answers are forged",
-        statement("insert into net._http_response (id, status_code) select 1000000000 + n, 200 from generate_series(1, 9) as n"),
+        statement(
+            "insert into net._http_response (id, status_code)"
+            " select 1000000000 + n, 200 from generate_series(1, 9) as n"
+        ),
         KEPT,
     ),
 ]

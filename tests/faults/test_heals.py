@@ -11,14 +11,16 @@ from tests.faults.heals import HEALS, Heal
 
 
 @pytest.fixture(scope="module")
-def _server() -> Iterator[Place]:
+def server() -> Iterator[Place]:
     with place("net-worker") as here:
         yield here
 
 
 @pytest.mark.parametrize("heal", HEALS, ids=str)
-def test_a_fault_that_needs_nobody_leaves_a_trace_loses_nothing_and_turns_no_line_red(_server: Place, heal: Heal) -> None:
-    here = _server
+def test_a_fault_that_needs_nobody_leaves_a_trace_loses_nothing_and_turns_no_line_red(
+    server: Place, heal: Heal
+) -> None:
+    here = server
     here.fresh()
     entries = here.send(3)
 

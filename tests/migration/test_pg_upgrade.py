@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import psycopg
 
@@ -21,15 +22,18 @@ def test_an_upgraded_server_has_everything_and_calls_nobody_until_it_is_said_to_
         do(
             old.dsn(),
             "select dlq.set_endpoint('shop', 'https://handler.example/')",
-            "insert into webhook_dlq (service, payload, next_retry_at) select 'shop', to_jsonb(n), now() from generate_series(1, 3) as n",
+            "insert into webhook_dlq (service, payload, next_retry_at)"
+            " select 'shop', to_jsonb(n), now() from generate_series(1, 3) as n",
             "select process_dlq_entries()",
         )
         assert ask(old.dsn(), "select count(*) from dlq.in_flight") == 3
         old.stop()
         new = Cluster(old.binaries, folder, old.database, pg_net=False)
         try:
-            words = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-U", "postgres", "-D", new.data_dir]
-            subprocess.run([initdb, *words], check=True, stdout=subprocess.DEVNULL, **user)
+            words: list[str | Path] = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+            subprocess.run(
+                [initdb, *words, "-U", "postgres", "-D", new.data_dir], check=True, stdout=subprocess.DEVNULL, **user
+            )
             words = ["-U", "postgres", "-s", folder, "-d", old.data_dir, "-D", new.data_dir, "-b", old.binaries.bin_dir]
             done = subprocess.run([pg_upgrade, *words, "-B", initdb.parent], capture_output=True, text=True, **user)
             assert done.returncode == 0, done.stdout

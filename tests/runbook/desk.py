@@ -28,9 +28,9 @@ SECRET = "a-secret-of-the-runbook"
 
 
 class Desk:
-    """A sandbox with a service `whatsapp`, whose handlers do as `receiver` is told, and no job of pg_cron's unless asked for.
+    """A sandbox with a service `whatsapp`; its handlers do as `receiver` is told. pg_cron has no job unless asked.
 
-    The commands run in this process; systemctl and journalctl are stand-ins, which start the net-worker and say nothing.
+    Commands run in this process. systemctl and journalctl are stand-ins: they start the net-worker, or say nothing.
     """
 
     def __init__(self, box: Sandbox, handlers: Receiver) -> None:
@@ -73,8 +73,10 @@ class Desk:
         """Forget what the last test has left."""
         self.receiver.behave("whatsapp", receiver.ok())
         self.rows(
-            "truncate webhook_dlq, dlq.delivery_attempts, dlq_processing_log, dlq.maintenance_log, dlq.in_flight, dlq.pauses,"
-            " dlq.endpoint_state, dlq.endpoints, dlq.secrets, dlq.replays, dlq.replayed_entries, net.http_request_queue,"
+            "truncate webhook_dlq, dlq.delivery_attempts, dlq_processing_log, dlq.maintenance_log, dlq.in_flight,"
+            " dlq.pauses,"
+            " dlq.endpoint_state, dlq.endpoints, dlq.secrets, dlq.replays, dlq.replayed_entries,"
+            " net.http_request_queue,"
             " net._http_response"
         )
         self.rows("alter table webhook_dlq no force row level security; alter schema net owner to dlq_owner")
@@ -132,7 +134,8 @@ class Desk:
         return [
             pid
             for (pid,) in self._values(
-                "select w.pid from dlq.net_workers as w where w.stopped_at is null and seen_at > now() - interval '30 s'"
+                "select w.pid from dlq.net_workers as w"
+                " where w.stopped_at is null and w.seen_at > now() - interval '30 s'"
                 " and exists (select from pg_stat_activity where application_name = 'dlqctl net-worker')"
             )
         ]
@@ -154,7 +157,9 @@ class Desk:
         self._a_minute_goes_by()
 
     def _a_minute_goes_by(self) -> None:
-        self.rows("update dlq.net_workers set seen_at = seen_at - interval '61 s', started_at = started_at - interval '61 s'")
+        self.rows(
+            "update dlq.net_workers set seen_at = seen_at - interval '61 s', started_at = started_at - interval '61 s'"
+        )
 
     def start_worker(self) -> None:
         """Start the net-worker, unless it runs."""
@@ -208,7 +213,8 @@ class Desk:
             try:
                 cli.main()
             except SystemExit as end:
-                return end.code if isinstance(end.code, int) else 1, said.getvalue()
+                code = end.code if isinstance(end.code, int) else 1
+        return code, said.getvalue()
 
 
 def _as_here(words: list[str]) -> list[str]:

@@ -18,21 +18,29 @@ _PAGE = ROOT / "docs" / "faults.md"
 pytestmark = pytest.mark.skipif(not _PAGE.exists(), reason="not in a checkout")
 
 # What other tests cause, since it needs a server or a time of its own: what sees it, after how long, and the test.
+_HERE, _STORM = "tests/runbook/test_sections.py", "tests/faults/test_storm.py"
+_BY_A_PERSON = ("nobody: a person did it, and it is in `dlq.audit_log`", "", "tests/db/test_audit.py")
 ELSEWHERE = {
     "the server cannot be reached": ("`dlqctl health` exits 3", "at once", "tests/live/test_cli.py"),
-    "a table is locked against reading": (
-        "`dlqctl health` does not answer", "at once", "tests/runbook/test_faults.py",
+    "a table is locked against reading": ("`dlqctl health` does not answer", "at once", "tests/runbook/test_faults.py"),
+    "a standby is asked": ("[server](runbook.md#server)", "at once", _HERE),
+    "the head of pg_net's queue is bad": ("[answers](runbook.md#answers)", "5 minutes", _HERE),
+    "the disk is full": ("[processor](runbook.md#processor), if it lasts", "10 minutes", _STORM),
+    "the disk is full for WAL": ("the server falls, and is back once there is room", "", _STORM),
+    "entries are made due": _BY_A_PERSON,
+    "entries are discarded": _BY_A_PERSON,
+    "two of everything at once": (
+        "heals by itself: each is delivered once",
+        "",
+        "tests/faults/test_two_of_everything.py",
     ),
-    "a standby is asked": ("[server](runbook.md#server)", "at once", "tests/runbook/test_sections.py"),
-    "the head of pg_net's queue is bad": ("[answers](runbook.md#answers)", "5 minutes", "tests/runbook/test_sections.py"),
-    "the disk is full": ("[processor](runbook.md#processor)", "10 minutes; nothing once there is room", "tests/faults/test_storm.py"),
-    "the disk is full for WAL": ("the server falls, and is back once there is room", "", "tests/faults/test_storm.py"),
-    "entries are made due": ("nobody: a person did it, and it is in `dlq.audit_log`", "", "tests/db/test_audit.py"),
-    "entries are discarded": ("nobody: a person did it, and it is in `dlq.audit_log`", "", "tests/db/test_audit.py"),
-    "two of everything at once": ("heals by itself: each is delivered once", "", "tests/faults/test_two_of_everything.py"),
     "a promoted standby": ("heals by itself: unanswered, then delivered", "the next run", "tests/live/test_standby.py"),
-    "a function of ours is changed by hand": ("`dlqctl migrate --check` exits 1", "at once", "tests/migration/test_repair.py"),
-}  # fmt: skip
+    "a function of ours is changed by hand": (
+        "`dlqctl migrate --check` exits 1",
+        "at once",
+        "tests/migration/test_repair.py",
+    ),
+}
 
 
 def expected() -> dict[str, tuple[str, str]]:
@@ -47,7 +55,11 @@ def expected() -> dict[str, tuple[str, str]]:
 
 
 def test_the_table_is_what_the_tests_do() -> None:
-    rows = [tuple(map(str.strip, line.strip("|").split("|"))) for line in _PAGE.read_text().splitlines() if line.startswith("|")]
+    rows = [
+        tuple(map(str.strip, line.strip("|").split("|")))
+        for line in _PAGE.read_text().splitlines()
+        if line.startswith("|")
+    ]
     assert {row[0]: row[1:] for row in rows[2:]} == expected()
 
 
@@ -68,7 +80,9 @@ def _words() -> list[str]:
     return [fault.replace("pg_net's queue", "the queue") for fault in expected()]
 
 
-def test_health_does_not_answer_while_a_table_is_locked_against_reading(conn: psycopg.Connection, database: str) -> None:
+def test_health_does_not_answer_while_a_table_is_locked_against_reading(
+    conn: psycopg.Connection, database: str
+) -> None:
     with psycopg.connect(database) as other:
         other.execute("lock table webhook_dlq in access exclusive mode")
         conn.execute("set lock_timeout = '100ms'")

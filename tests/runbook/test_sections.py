@@ -1,4 +1,4 @@
-"""Every section of docs/runbook.md mends what it is about: the state is caused, looked at and mended by the page's own commands."""
+"""Every section of docs/runbook.md mends what it is about: the state is caused, looked at and mended as it says."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from dlqctl.cluster import Cluster, start_cluster
 from dlqctl.migrate import migrate
 from dlqctl.receiver import Receiver
-from tests.runbook.cases import CASES, Case, given_up
+from tests.runbook.cases import CASES, Case
+from tests.runbook.causes import given_up
 from tests.runbook.desk import Desk
 from tests.runbook.page import FIRST, PAGE, Block, blocks, sections
 from tests.standby import standby_of
@@ -64,7 +65,9 @@ def test_a_standby_says_so_and_takes_over_when_the_runbook_promotes_it() -> None
             assert (conn.execute(query).fetchone() or ("",))[0] == "ok"
 
 
-def test_a_bad_request_at_the_head_of_pg_nets_queue_is_seen_and_taken_out(pg_net_cluster: Cluster, receiver: Receiver) -> None:
+def test_a_bad_request_at_the_head_of_pg_nets_queue_is_seen_and_taken_out(
+    pg_net_cluster: Cluster, receiver: Receiver
+) -> None:
     dsn = pg_net_cluster.dsn()
     migrate(dsn, cron=False)
     restart, take_out = (b for b in blocks("answers") if b.part == "Do" and b.language == "sql")
@@ -102,7 +105,13 @@ TYPED_APART = ("pg_promote", "net.worker_restart", "delete from net.http_request
 def test_every_block_of_a_section_is_typed() -> None:
     untyped = []
     for section in sections():
-        chosen = [block for case in CASES if case.section == section for what in case.do for block in picked(blocks(section), what)]
+        chosen = [
+            block
+            for case in CASES
+            if case.section == section
+            for what in case.do
+            for block in picked(blocks(section), what)
+        ]
         looks = any(case.section == section for case in CASES) or section == FIRST
         looks |= section == "server"
         left = [b for b in blocks(section) if b not in chosen and not (looks and b.part in ("", "Look"))]

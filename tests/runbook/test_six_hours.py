@@ -1,6 +1,7 @@
-"""The story of docs/operating.md: six hours in which a handler answers 503, told by what health and the circuit say meanwhile.
+"""The story of docs/operating.md: six hours in which a handler answers 503, and what health and the circuit say.
 
-A real net-worker sends to a real handler; the queue's clock is set forward from run to run. bench/README.md has the figures of 40,000 webhooks.
+A real net-worker sends to a real handler; the queue's clock is set forward from run to run. bench/README.md has the
+figures of 40,000 webhooks.
 """
 
 from __future__ import annotations
@@ -33,13 +34,18 @@ class Day:
     def fail(self, minute: int) -> None:
         """The handler stores what it could not take since the last time: one webhook a minute."""
         self._here.clock.set_forward(f"{minute} minutes")
-        self.ask(f"select store_dlq_entry('shop', to_jsonb(n), 'HTTP 503') from generate_series({self._minute + 1}, {minute}) as n")
+        self.ask(
+            "select store_dlq_entry('shop', to_jsonb(n), 'HTTP 503')"
+            f" from generate_series({self._minute + 1}, {minute}) as n"
+        )
         self._minute = minute
 
     def run(self, minute: int) -> None:
         """What the cron job does at that minute: passes until nothing is due and nothing is under way."""
         self._here.clock.set_forward(f"{minute} minutes")
-        while self.ask("select process_dlq_entries() ->> 'dispatched'") != [("0",)] or self.ask("select from dlq.in_flight"):
+        while self.ask("select process_dlq_entries() ->> 'dispatched'") != [("0",)] or self.ask(
+            "select from dlq.in_flight"
+        ):
             self._here.until(self._is_answered)
 
     def _is_answered(self) -> bool:
