@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.runbook.causes import (
+    a_channel_refuses,
     a_secret_is_missing,
     a_table_is_locked,
     given_up,
@@ -35,11 +36,13 @@ from tests.runbook.causes import (
     somebody_made_net,
     something_cannot_go,
     statement,
+    the_channel_is_mended,
     the_engine_is_locked,
     the_table_is_gone,
     there_is_a_trigger,
     there_is_no_sender,
     they_are_mended,
+    they_are_not_evaluated,
 )
 from tests.runbook.desk import Desk
 
@@ -157,6 +160,10 @@ CASES = [
          then=the_table_is_gone),
     Case("maintenance does not come to the end", "retention", its_time_is_short, "warning", "partial",
          ("more time", "dlqctl maintain"), "the daily run"),
+    Case("a channel of alerts refuses what it is sent", "alerts", a_channel_refuses, "error", "pager: refused",
+         ("alerts test",), "the next minute", then=the_channel_is_mended),
+    Case("alerts are not evaluated", "alerts", they_are_not_evaluated, "error", "not evaluated since",
+         ("alerts evaluate",), TEN),
     Case("PUBLIC may read what is sent", "pg_net grants", public_may_read, "warning", "PUBLIC may",
          ("close the tables", *MIGRATE), AT_ONCE),
     Case("pg_cron is dropped", "extension", in_the_schedule("drop extension pg_cron"), "error", "not installed",

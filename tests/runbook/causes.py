@@ -203,6 +203,35 @@ def its_time_is_short(desk: Desk) -> None:
     desk.rows("insert into dlq.maintenance_log (began_at, status, left_over) values (now(), 'partial', 20)")
 
 
+def a_channel(desk: Desk) -> None:
+    desk.receiver.behave("pager", receiver.ok())
+    desk.rows(
+        "select dlq.set_alert_channel('pager', 'webhook', %s, allow_http => true, allow_private => true)",
+        desk.receiver.url("pager"),
+    )
+
+
+def a_channel_refuses(desk: Desk) -> None:
+    """What is raised, since nobody has said where to retry."""
+    a_channel(desk)
+    desk.receiver.behave("pager", receiver.always(404))
+    nobody_has_said_where(desk)
+    desk.rows("select dlq.evaluate_alerts()")
+    desk.until(lambda: desk.rows("select dlq.deliver_alerts()") and desk.line("alerts")[0] == "error")
+
+
+def the_channel_is_mended(desk: Desk) -> None:
+    desk.receiver.behave("pager", receiver.ok())
+
+
+def they_are_not_evaluated(desk: Desk) -> None:
+    a_channel(desk)
+    desk.as_history(
+        "update dlq.alert_channels set created_at = created_at - interval '11 minutes'",
+        "update dlq.alert_evaluation set evaluated_at = now() - interval '11 minutes'",
+    )
+
+
 def public_may_read(desk: Desk) -> None:
     desk.rows("grant usage on schema net to public; grant select on net.http_request_queue to public")
     desk.rows(

@@ -76,7 +76,7 @@ class Desk:
             "truncate webhook_dlq, dlq.delivery_attempts, dlq_processing_log, dlq.maintenance_log, dlq.in_flight,"
             " dlq.pauses,"
             " dlq.endpoint_state, dlq.endpoints, dlq.secrets, dlq.replays, dlq.replayed_entries,"
-            " net.http_request_queue,"
+            " dlq.alert_channels, dlq.alerts, dlq.alert_deliveries, dlq.alert_requests, net.http_request_queue,"
             " net._http_response"
         )
         self.rows("alter table webhook_dlq no force row level security; alter schema net owner to dlq_owner")

@@ -21,6 +21,12 @@ def test_every_line_has_a_section_and_every_section_is_of_a_line(conn: psycopg.C
     assert set(sections()) - {FIRST} == lines | schedule
 
 
+def test_the_runbook_of_every_rule_is_a_section(conn: psycopg.Connection) -> None:
+    places = dict(conn.execute("select name, runbook from dlq.alert_rules").fetchall())
+    assert places == {name: f"docs/runbook.md#{name}" for name in places}
+    assert set(places) <= set(sections())
+
+
 @pytest.mark.parametrize("section", [section for section in (sections() if PAGE.exists() else ()) if section != FIRST])
 def test_every_section_says_what_it_means_how_to_look_what_to_do_and_when_it_is_over(section: str) -> None:
     assert tuple(parts(sections()[section])) == PARTS
