@@ -22,7 +22,7 @@ def test_every_line_has_a_section_and_every_section_is_of_a_line(conn: psycopg.C
 
 
 def test_the_runbook_of_every_rule_is_a_section(conn: psycopg.Connection) -> None:
-    places = dict(conn.execute("select name, runbook from dlq.alert_rules").fetchall())
+    places: dict[str, str] = dict(conn.execute("select name, runbook from dlq.alert_rules").fetchall())
     assert places == {name: f"docs/runbook.md#{name}" for name in places}
     assert set(places) <= set(sections())
 

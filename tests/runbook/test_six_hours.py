@@ -55,7 +55,9 @@ class Day:
     def told(self, minute: int) -> str:
         """A row of the table."""
         red = self.ask("select format('`%s` %s', name, level) from dlq.health where level <> 'ok' order by level, name")
-        raised = self.ask("select format('`%s` %s', rule, severity) from dlq.alerts where edge > 0 and resolved_at is null")
+        raised = self.ask(
+            "select format('`%s` %s', rule, severity) from dlq.alerts where edge > 0 and resolved_at is null"
+        )
         (state, cap), *_ = self.ask("select state, cap from dlq.circuits where service = 'shop'")
         (counts,) = self.ask(
             """
