@@ -1,6 +1,7 @@
 -- Why nothing is sent from here at all, in words. Null if nothing stands in the way.
 -- pg_net gives PUBLIC every right on its tables, TRIGGER included, and a trigger runs with the rights of whoever inserts:
--- ours would run it as dlq_owner.
+-- ours would run it as dlq_owner. It must answer whatever is there, since health asks it: to_regclass() and its like raise where a
+-- schema may not be used, and the planner calls them, so they stand nowhere before that is known.
 create or replace function dlq._why_not_sending()
 returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp
@@ -10,6 +11,8 @@ select case
     'this is a copy of another database: nothing is sent. If it is production now: dlqctl migrate --this-is-production'
   when dlq._is_foreign('net') then
     'schema net belongs to neither a superuser nor dlq_owner, and would run with dlq_owner''s rights: nothing is sent'
+  when not has_schema_privilege(to_regnamespace('net')::oid, 'usage') then  -- null, if there is none
+    'dlq_owner may not use schema net: nothing is sent. As a superuser: grant usage on schema net to dlq_owner'
   when to_regprocedure('net.http_post(text, jsonb, jsonb, jsonb, integer)') is null then
     'there is no sender: net.http_post() does not exist. create extension pg_net, or dlqctl migrate --net-worker'
   else (
@@ -17,7 +20,9 @@ select case
       'the trigger %I on net.http_request_queue would run with dlq_owner''s rights: nothing is sent. drop trigger %I on net.http_request_queue',
       t.tgname, t.tgname)
     from pg_trigger as t
-    where t.tgrelid = to_regclass('net.http_request_queue') and not t.tgisinternal and t.tgenabled <> 'D'
+      join pg_class as c on c.oid = t.tgrelid
+      join pg_namespace as n on n.oid = c.relnamespace
+    where n.nspname = 'net' and c.relname = 'http_request_queue' and not t.tgisinternal and t.tgenabled <> 'D'
     order by t.tgname
     limit 1)
 end

@@ -5,6 +5,7 @@ select
   w.service,
   r.enabled is not null as has_endpoint,
   dlq._is_paused(w.service) or not coalesce(r.enabled, true) or t.cap is not null as is_held,
+  not coalesce(r.enabled, true) as is_disabled,
   dlq._missing_secret(w.service) as missing_secret,
   (select min(e.next_retry_at) from public.webhook_dlq as e where e.status = 'pending' and e.service = w.service) as first_due
 from dlq._waiting_services as w
@@ -14,5 +15,5 @@ from dlq._waiting_services as w
   left join dlq.endpoint_state as t on t.service = w.service;
 
 comment on view dlq._waiting is
-$$The services that have anything pending: whether they have an endpoint, whether a pause, a switch or a circuit holds them, the
-secret that is missing, and when the first is due.$$;
+$$The services that have anything pending: whether they have an endpoint, whether a pause, a switch or a circuit holds them,
+whether it is the switch, the secret that is missing, and when the first is due.$$;

@@ -55,7 +55,7 @@ class Place:
         self.is_pg_net = sender == "pg_net"
         self.gate = Gate()
         self.clock = Clock(cluster.dsn())
-        self._worker: subprocess.Popen[bytes] | None = None
+        self.worker: subprocess.Popen[bytes] | None = None
 
     def rows(self, query: str, *parameters: Any) -> list[dict[str, Any]]:
         """Run a statement on a connection of its own: servers come and go here."""
@@ -85,17 +85,17 @@ class Place:
 
     def start_worker(self) -> None:
         if not self.is_pg_net:
-            self._worker = subprocess.Popen(
+            self.worker = subprocess.Popen(
                 [sys.executable, "-m", "dlqctl", "--dsn", self.cluster.dsn(), "net-worker"],
                 env={**os.environ, **loopback_is_direct()},
                 stderr=subprocess.DEVNULL,
             )
 
     def end_worker(self) -> None:
-        if self._worker is not None:
-            self._worker.kill()
-            self._worker.wait()
-            self._worker = None
+        if self.worker is not None:
+            self.worker.kill()
+            self.worker.wait()
+            self.worker = None
 
     def store(self, count: int = 3) -> list[str]:
         """Store so many, due now."""

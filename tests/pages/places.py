@@ -44,6 +44,7 @@ ELSEWHERE = {
     "docs/monitoring.md sh": "tests/live/test_prometheus.py",
     "docs/net-worker.md#its-login": "tests/live/test_net_worker_service.py",
     "docs/python.md": "tests/db/test_programs.py",
+    "docs/runbook.md": "tests/runbook/test_sections.py",
     "docs/signatures.md": "tests/live/test_handlers.py",
     "docs/supabase.md#install": "tests/migration/test_supabase.py",
     "docs/supabase.md#what-you-have-and-what-it-becomes sh": "tests/migration/test_supabase.py",
