@@ -75,7 +75,8 @@ begin
     -- Somebody has set the ids back: what is answered already is not ours, so this one counts as lost. Without it, whoever
     -- empties the queue next would leave that answer as the only one.
     case when p.request_id in (
-        select r.id from net._http_response as r where r.created >= now() - interval '5 minutes' and r.id is not null)
+        select r.id from net._http_response as r
+        where r.created >= now() - interval '1 minute' and r.id >= (select min(q.request_id) from posted as q))
       then 0 else to_regclass('net._http_response') end,
     p.attempt, p.timeout_ms, t.service is not null, p.service, sha256(p.bytes)
   from posted as p
