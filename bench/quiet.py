@@ -7,7 +7,6 @@ them. So what is measured is SQL, without HTTP, and without anybody beside it.
 from __future__ import annotations
 
 import gc
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,9 +23,12 @@ SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout"
 
 ANSWER: LiteralString = """
 with taken as (delete from net.http_request_queue returning id)
-insert into net._http_response (id, status_code, headers, content_type, content, timed_out)
-select t.id, 200, '{"Content-Type": "application/json", "Content-Length": "11"}', 'application/json', '{"ok":true}', false
-from taken as t order by t.id
+insert into net._http_response (id, status_code, content_type, content, timed_out, headers)
+select
+  t.id, 200, 'application/json', '{"ok":true}', false,
+  '{"Content-Type": "application/json", "Content-Length": "11"}'
+from taken as t
+order by t.id
 """
 
 
@@ -89,13 +91,13 @@ class Stopwatch:
         self.wall.setdefault(name, []).append(took)
         self.cpu.setdefault(name, []).append(computed)
 
+    def query(self, name: str, text: str) -> None:
+        """The same, of a statement and reading its rows."""
+        self.time(name, lambda: self.conn.execute(text.encode()))
+
     def _computed(self) -> float:
         """What the connection's server process has computed so far, in seconds."""
         try:
             return int(Path(f"/proc/{self.conn.info.backend_pid}/schedstat").read_text().split()[0]) / 1e9
         except OSError:
             return 0.0
-
-
-def cores() -> int:
-    return os.cpu_count() or 1

@@ -43,8 +43,8 @@ class Report:
 
     def server(self, conn: Connection) -> None:
         """Note what the server is and how it is set."""
-        rows = conn.execute("select name, current_setting(name) from pg_settings where name = any(%s)", (list(SETTINGS),))
-        self.conditions |= dict(rows.fetchall())
+        found = "select name, current_setting(name) from pg_settings where name = any(%s)"
+        self.conditions |= dict(conn.execute(found, (list(SETTINGS),)).fetchall())
         version = conn.execute("select extversion from pg_extension where extname = 'pg_net'").fetchone()
         self.conditions["pg_net"] = version[0] if version else None
 

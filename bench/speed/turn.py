@@ -2,8 +2,8 @@
 
     python -m bench.speed.turn [--sender pg_net|net-worker] [--batch 200] [--rounds 30]
 
-Ours: claim, sign, post, put in flight, look for what is lost, collect, settle, record, the run's row. The floor, in turn
-with it: claim with skip locked, a bare net.http_post, and two updates, over a table with the same indexes and no
+Ours: claim, sign, post, put in flight, look for what is lost, collect, settle, record, the run's row. The floor, in
+turn with it: claim with skip locked, a bare net.http_post, and two updates, over a table with the same indexes and no
 trigger. The sender's part is played by hand in both, and not timed. Before it a minute's answers are stored, as a
 sender that goes all the time would have left them.
 """
@@ -85,19 +85,15 @@ def measure(q: Quiet, batch: int, rounds: int) -> Stopwatch:
         if nth == WARM_UP:
             watch = Stopwatch(q.conn)
         run = str(q.one("select dlq._begin_run()"))
-
-        def step(name: str, call: str) -> None:
-            watch.time(name, lambda: q.conn.execute(call.encode()))
-
-        step("dispatch", f"select dlq._step({run}, 'dispatch_due')")
-        step("wait", f"select dlq._next_pass({run}, 1, '1 hour')")
+        watch.query("dispatch", f"select dlq._step({run}, 'dispatch_due')")
+        watch.query("wait", f"select dlq._next_pass({run}, 1, '1 hour')")
         q.answer()
-        step("requeue", f"select dlq._step({run}, 'requeue_lost')")
-        step("collect", f"select dlq._step({run}, 'collect_responses')")
-        step("run", f"select dlq._end_run({run})")
+        watch.query("requeue", f"select dlq._step({run}, 'requeue_lost')")
+        watch.query("collect", f"select dlq._step({run}, 'collect_responses')")
+        watch.query("run", f"select dlq._end_run({run})")
         watch.time("claim and post", lambda: q.conn.execute(CLAIM_AND_POST, (batch,)))
         q.answer()
-        watch.time("settle", lambda: q.conn.execute(SETTLE))
+        watch.query("settle", SETTLE)
     for table in ("public.webhook_dlq", "bench.floor"):
         left = q.conn.execute(f"select count(*) from {table} where status <> 'reprocessed'".encode()).fetchone()
         assert left == (0,), f"{left} of {table} were not delivered: the rounds did not do the same work"
@@ -114,13 +110,14 @@ def report_on(report: Report, sender: Sender, batch: int, rounds: int) -> None:
     with quiet(sender, settings={"pg_net.batch_size": str(batch)} if sender == "pg_net" else {}) as q:
         report.server(q.conn)
         watch = measure(q, batch, rounds)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for part in (*OURS, *FLOOR):
         rows.append((part, *(f"{median_us(times[part], batch):.1f}" for times in (watch.wall, watch.cpu))))
     for name, parts in (("ours", OURS), ("the floor", FLOOR)):
         sums = (sum(median_us(times[part], batch) for part in parts) for times in (watch.wall, watch.cpu))
         rows.append((f"**{name}**", *(f"{value:.1f}" for value in sums)))
-    report.table(f"{sender}, {batch} entries a turn, {rounds} rounds: µs an entry, medians", ("", "wall", "computed"), rows)
+    title = f"{sender}, {batch} entries a turn, {rounds} rounds: µs an entry, medians"
+    report.table(title, ("", "by the clock", "computed"), rows)
     report.ratio(f"{sender}, {batch} a turn: ours over the floor", ratio(watch, "wall"), at_most=3)
     report.ratio(f"{sender}, {batch} a turn: the same, computed", ratio(watch, "cpu"), at_most=3)
 

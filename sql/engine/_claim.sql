@@ -14,7 +14,7 @@
 -- the others for a thirteenth of the time.
 create or replace function dlq._claim(room integer)
 returns uuid[]
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 as $$
 begin
   return (
