@@ -4,8 +4,8 @@
 -- An answer is believed only for a request in flight with its id, in the same net._http_response, and not created
 -- long before the request. An id that was handed out twice or answered twice makes its attempts unanswered.
 -- v_since: created is the start of the sender's transaction and can precede the dispatch, hence the slack of a minute; without
--- a bound on the indexed column every pass would read all stored answers. v_first: ids ascend, so of the last minute's answers
--- it leaves hardly any but ours, and the others are neither hashed nor joined.
+-- a bound on the indexed column every pass would read all stored answers. v_first and v_last: ids ascend, so of the last
+-- minute's answers they leave hardly any but ours, and the others are neither hashed nor joined.
 -- A generic plan: with plans for each call, planning is a tenth of a turn of 200.
 create or replace function dlq._read_answers(
   request_id bigint,
@@ -20,8 +20,10 @@ declare
   v_net_oid oid := to_regclass('net._http_response');
   v_since timestamptz;
   v_first bigint;
+  v_last bigint;
 begin
-  select min(f.dispatched_at) - interval '1 minute', min(f.request_id) into v_since, v_first from dlq.in_flight as f;
+  select min(f.dispatched_at) - interval '1 minute', min(f.request_id), max(f.request_id) into v_since, v_first, v_last
+  from dlq.in_flight as f;
   if v_since is null then  -- not even a plan for the rest
     delivered := 0;
     failed := 0;
@@ -32,14 +34,14 @@ begin
   with recent as materialized (  -- read once: joined directly, each request would read all of them again
     select r.id, r.created, r.status_code, r.error_msg, r.headers, r.content
     from net._http_response as r
-    where r.created >= v_since and r.id >= v_first
+    where r.created >= v_since and r.id between v_first and v_last
   ),
   answers as (
     select
       f.entry_id, r.status_code, r.error_msg, r.headers, r.content,
       count(*) over (partition by f.request_id) > 1
         -- "in" is looked up in a hash table; "exists" would read the whole queue, its dead rows too, for each answer.
-        or f.request_id in (select q.id from net.http_request_queue as q where q.id is not null) as is_ambiguous,
+        or f.request_id in (select q.id from net.http_request_queue as q where q.id between v_first and v_last) as is_ambiguous,
       row_number() over (partition by f.entry_id) as nth
     from dlq.in_flight as f
       join recent as r on r.id = f.request_id and r.created >= f.dispatched_at - interval '1 minute'

@@ -17,7 +17,7 @@ begin
   callees as materialized (  -- what is the same for all entries of a service
     select
       s.service, r.url, r.timeout_ms, r.signing, r.body = 'raw' as takes_raw,
-      dlq._sendable_headers(r.headers)
+      '{"content-type": "application/json"}' || dlq._sendable_headers(r.headers)
         || case when r.auth in ('bearer', 'both') then jsonb_build_object('authorization', 'Bearer ' || t.token) else '{}' end
         || case when r.auth in ('apikey', 'both') then jsonb_build_object('apikey', t.token) else '{}' end as headers,
       case when r.signing is not null then dlq._signing_keys(r.signing, r.secret_names) end as keys
@@ -40,9 +40,8 @@ begin
       w.*,
       case when w.is_raw
         then jsonb_build_object('content-type', case when w.is_json then 'application/json' else 'application/octet-stream' end)
-          || dlq._sendable_headers(w.original_headers)
-        else '{"content-type": "application/json"}' end
-        || w.headers
+          || dlq._sendable_headers(w.original_headers) || (w.headers - 'content-type')
+        else w.headers end
         || jsonb_build_object('idempotency-key', w.id, 'dlq-entry', w.id, 'dlq-attempt', w.attempt::text)
         -- The provider's own signature covers the provider's own id.
         || case when w.is_raw and w.signing is null then '{}' else jsonb_build_object('webhook-id', w.id) end
@@ -81,7 +80,8 @@ begin
     -- empties the queue next would leave that answer as the only one.
     case when p.request_id in (
         select r.id from net._http_response as r
-        where r.created >= now() - interval '1 minute' and r.id >= (select min(q.request_id) from posted as q))
+        where r.created >= now() - interval '1 minute'
+          and r.id between (select min(q.request_id) from posted as q) and (select max(q.request_id) from posted as q))
       then 0 else to_regclass('net._http_response') end,
     p.attempt, p.timeout_ms, t.service is not null, p.service, sha256(p.bytes)
   from posted as p

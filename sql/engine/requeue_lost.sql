@@ -11,6 +11,7 @@ declare
   v_net_oid oid := case when not dlq._is_foreign('net') then to_regclass('net._http_response') end;
   v_since timestamptz;
   v_first bigint;
+  v_last bigint;
   v_lost uuid[];
 begin
   unanswered := 0;
@@ -27,15 +28,16 @@ begin
     where (select e.id from public.webhook_dlq as e where e.id = o.entry_id) is null
     for update skip locked));
 
-  select min(f.dispatched_at) - interval '1 minute', min(f.request_id) into v_since, v_first from dlq.in_flight as f;
+  select min(f.dispatched_at) - interval '1 minute', min(f.request_id), max(f.request_id) into v_since, v_first, v_last
+  from dlq.in_flight as f;
   if v_net_oid is not null and v_since is not null then
     with missing as (
       -- "not in" is looked up in a hash table; "not exists" would read all recent answers for each request.
       select f.entry_id
       from dlq.in_flight as f
-      where f.request_id not in (select q.id from net.http_request_queue as q where q.id >= v_first)
+      where f.request_id not in (select q.id from net.http_request_queue as q where q.id between v_first and v_last)
         and f.request_id not in (
-          select r.id from net._http_response as r where r.created >= v_since and r.id >= v_first)
+          select r.id from net._http_response as r where r.created >= v_since and r.id between v_first and v_last)
     )
     update dlq.in_flight as f
     set missing_since = case when f.missing_since is null then clock_timestamp() end
