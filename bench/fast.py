@@ -1,4 +1,4 @@
-"""A handler that costs next to nothing: nginx, where it is installed, answering 200 at once. Python's would be what is measured."""
+"""A handler that costs next to nothing: nginx, answering 200 at once. One in Python would be what is measured."""
 
 from __future__ import annotations
 

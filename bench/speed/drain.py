@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from bench.fast import fast_handler
 from bench.report import Report, tell
@@ -112,10 +113,8 @@ def with_net_worker(report: Report, entries: int) -> None:
 def more_workers(w: World, count: int) -> Iterator[None]:
     """So many more processes of dlqctl net-worker, beside the sandbox's own."""
     command = [sys.executable, "-m", "dlqctl", "--dsn", w.box.cluster.dsn(user="sender"), "net-worker"]
-    started = [
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "no_proxy": "*"})
-        for _ in range(count)
-    ]
+    quietly: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    started = [subprocess.Popen(command, **quietly, env={**os.environ, "no_proxy": "*"}) for _ in range(count)]
     listening = "select count(*) from pg_stat_activity where application_name = 'dlqctl net-worker'"
     while count and int(w.one(listening)) <= count:
         time.sleep(0.05)
