@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import LiteralString
 
 from bench.quiet import Quiet, quiet
@@ -45,10 +46,21 @@ def most_resident(dsn: str, *arguments: str) -> float:
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         env={**os.environ, "DLQCTL_DATABASE_URL": dsn},
     )  # fmt: skip
-    _, status, usage = os.wait4(process.pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, f"dlqctl {arguments[0]} failed"
-    tell(f"dlqctl {' '.join(arguments)}: {usage.ru_maxrss / 1024:.0f} MiB, {time.monotonic() - began:.0f} s")
-    return usage.ru_maxrss / 1024
+    most = 0.0
+    while process.poll() is None:  # not by wait4(): that counts what this process holds, too
+        most = max(most, _most_so_far(process.pid))
+        time.sleep(0.01)
+    assert process.returncode == 0, f"dlqctl {arguments[0]} failed"
+    tell(f"dlqctl {' '.join(arguments)}: {most:.0f} MiB, {time.monotonic() - began:.0f} s")
+    return most
+
+
+def _most_so_far(pid: int) -> float:
+    """The peak of a process's resident set, in MiB. Needs /proc."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return 0.0  # it has ended
 
 
 def load(q: Quiet, entries: int) -> None:
