@@ -46,6 +46,8 @@ def one_minute(q: Quiet, peer: Side | None, rate: int, seconds: int) -> tuple[St
         watch.query("requeue", f"select dlq._step({run}, 'requeue_lost')")
         watch.query("collect", f"select dlq._step({run}, 'collect_responses')")
         q.conn.execute("select dlq._end_run(%s)", (int(run),))
+        if nth % 5 == 0:  # as a cycle does
+            q.conn.execute("select dlq._compact_in_flight()")
         if peer is not None:
             peer.run("store", rate)
             theirs.append(peer.run("turn", rate))
