@@ -97,7 +97,12 @@ class Stopwatch:
 
     def _computed(self) -> float:
         """What the connection's server process has computed so far, in seconds."""
-        try:
-            return int(Path(f"/proc/{self.conn.info.backend_pid}/schedstat").read_text().split()[0]) / 1e9
-        except OSError:
-            return 0.0
+        return computed(self.conn.info.backend_pid)
+
+
+def computed(pid: int) -> float:
+    """What a process has used of a processor so far, in seconds. Zero where there is no such process, or no /proc."""
+    try:
+        return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+    except OSError:
+        return 0.0

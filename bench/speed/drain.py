@@ -15,31 +15,52 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, LiteralString
 
 from bench.fast import fast_handler
+from bench.quiet import computed
 from bench.report import Report, tell
 from bench.world import World, senders, world
 from dlqctl.errors import DlqctlError
 
 DEFAULT_OF_PG_NET = 200  # a second: its batch size, as it comes
+_SESSIONS: LiteralString = "select pid from pg_stat_activity where application_name = 'dlqctl net-worker'"
 
 
-def delivered_a_second(w: World, url: str, entries: int, cap: int, most_s: float) -> float:
-    """Deliver so many entries, or as many as go in the time. The rate from the first answers settled to the last."""
+def computed_by(w: World) -> dict[str, float]:
+    """What each part has used of a processor so far, in seconds."""
+    engine = w.one("select pid from pg_stat_activity where query like 'call dlq.run_cycle%'")
+    return {
+        "the engine": computed(engine or 0),
+        "the net-worker": sum(computed(row[0]) for row in w.conn.execute("select pid from dlq.net_workers").fetchall()),
+        "its sessions": sum(computed(row[0]) for row in w.conn.execute(_SESSIONS).fetchall()),
+    }
+
+
+def delivered_a_second(w: World, url: str, entries: int, cap: int, most_s: float) -> tuple[float, dict[str, float]]:
+    """Deliver so many entries, or as many as go in the time.
+
+    Returns the rate from the first answers settled to the last, and what each part has computed for an entry, in µs.
+    """
     w.conn.execute("truncate public.webhook_dlq, dlq.delivery_attempts, net._http_response")
     w.conn.execute("select dlq.set_endpoint('shop', %s, true, true, max_in_flight => %s)", (url, cap))
     w.store(entries, "shop")
     until = time.monotonic() + most_s
+    used: dict[str, float] = {}
     with w.cycles(most_s) as thread:
+        while not w.one("select count(*) from dlq.delivery_attempts"):
+            time.sleep(0.05)
+        before = computed_by(w)
         waiting = "select count(*) from webhook_dlq where status = 'pending' and next_retry_at <= now() + '1 minute'"
         while time.monotonic() < until and (w.one(waiting) or w.one("select count(*) from dlq.in_flight")):
             time.sleep(0.2)
+        done = int(w.one("select count(*) from dlq.delivery_attempts"))
+        used = {part: (now - before[part]) / done * 1e6 for part, now in computed_by(w).items()}
         w.stop(thread)
     w.conn.execute("update dlq_processing_log set error_message = null")
     w._stopped.clear()
     # The first fifth is not counted: plans are made, and connections. Nor is what comes after the last full second.
-    return float(
+    rate = float(
         w.one(
             """
             with settled as (
@@ -51,6 +72,7 @@ def delivered_a_second(w: World, url: str, entries: int, cap: int, most_s: float
         )
         or 0
     )
+    return rate, used
 
 
 def sent_a_second(w: World, url: str, requests: int) -> float:
@@ -75,7 +97,7 @@ def with_pg_net(report: Report, entries: int, batch_size: int) -> None:
     with fast_handler() as url, world("pg_net", batch_size=batch_size) as w:
         report.server(w.conn)
         own = [sent_a_second(w, url, entries // 5)]
-        ours = delivered_a_second(w, url, entries, 2 * batch_size, 2 * entries / batch_size)
+        ours, _ = delivered_a_second(w, url, entries, 2 * batch_size, 2 * entries / batch_size)
         own.append(sent_a_second(w, url, entries // 5))
     bare = sum(own) / len(own)
     rows = [("bare requests, before", f"{own[0]:,.0f}"), ("ours", f"{ours:,.0f}"), ("bare, after", f"{own[1]:,.0f}")]
@@ -85,6 +107,7 @@ def with_pg_net(report: Report, entries: int, batch_size: int) -> None:
 
 def with_net_worker(report: Report, entries: int) -> None:
     rates: dict[str, float] = {}
+    used: dict[str, dict[str, float]] = {}
     with fast_handler() as url, world("net-worker") as w:
         report.server(w.conn)
         w.conn.execute("update dlq.settings set max_in_flight = 4000")  # of which one service alone has half
@@ -97,12 +120,15 @@ def with_net_worker(report: Report, entries: int) -> None:
             ("two workers", "", 1),
         ):
             with more_workers(w, more):
-                rates[name] = delivered_a_second(w, url + path, entries, 10_000, 180)
-            tell(f"net-worker, {name}: {rates[name]:,.0f}/s")
+                rates[name], used[name] = delivered_a_second(w, url + path, entries, 10_000, 180)
+            tell(f"net-worker, {name}: {rates[name]:,.0f}/s, {used[name]}")
     healthy = (rates["one worker"] + rates["one worker, again"]) / 2
-    report.table(
-        f"net-worker, {entries:,} entries", ("", "a second"), [(name, f"{rate:,.0f}") for name, rate in rates.items()]
-    )
+    parts = ("the engine", "the net-worker", "its sessions")
+    rows = [
+        (name, f"{rate:,.0f}", *(f"{used[name][part]:.0f}" if name in used else "" for part in parts))
+        for name, rate in rates.items()
+    ]
+    report.table(f"net-worker, {entries:,} entries; µs computed for each", ("", "a second", *parts), rows)
     report.ratio("net-worker, one worker: over pg_net's default of 200/s", healthy / DEFAULT_OF_PG_NET, at_least=10)
     hanging = rates["one worker, 1 % hang 5 s"] / healthy
     report.ratio("net-worker, 1 % hang 5 s: of the healthy rate", hanging, at_least=0.8)
