@@ -3,9 +3,9 @@
 -- that have one id the second would be alone, and be believed.
 -- An answer is believed only for a request in flight with its id, in the same net._http_response, and not created
 -- long before the request. An id that was handed out twice or answered twice makes its attempts unanswered.
--- v_since: created is the start of the sender's transaction and can precede the dispatch, hence the slack of a minute; without
+-- v_since: created is the start of the sender's transaction and can precede the dispatch, hence the slack of 20 s; without
 -- a bound on the indexed column every pass would read all stored answers. v_first and v_last: ids ascend, so of the last
--- minute's answers they leave hardly any but ours, and the others are neither hashed nor joined.
+-- answers they leave hardly any but ours, and the others are neither hashed nor joined.
 -- A generic plan: with plans for each call, planning is a tenth of a turn of 200.
 create or replace function dlq._read_answers(
   request_id bigint,
@@ -22,7 +22,7 @@ declare
   v_first bigint;
   v_last bigint;
 begin
-  select min(f.dispatched_at) - interval '1 minute', min(f.request_id), max(f.request_id) into v_since, v_first, v_last
+  select min(f.dispatched_at) - interval '20 seconds', min(f.request_id), max(f.request_id) into v_since, v_first, v_last
   from dlq.in_flight as f;
   if v_since is null then  -- not even a plan for the rest
     delivered := 0;
@@ -46,7 +46,7 @@ begin
         or f.request_id in (select q.id from net.http_request_queue as q where q.id between v_first and v_last) as is_ambiguous,
       row_number() over (partition by f.entry_id) as nth
     from dlq.in_flight as f
-      join recent as r on r.id = f.request_id and r.created >= f.dispatched_at - interval '1 minute'
+      join recent as r on r.id = f.request_id and r.created >= f.dispatched_at - interval '20 seconds'
     where f.net_oid = v_net_oid
       and (_read_answers.request_id is null or f.request_id = _read_answers.request_id)
   ),

@@ -80,7 +80,7 @@ begin
     -- empties the queue next would leave that answer as the only one.
     case when p.request_id in (
         select r.id from net._http_response as r
-        where r.created >= now() - interval '1 minute'
+        where r.created >= now() - interval '20 seconds'
           and r.id between (select min(q.request_id) from posted as q) and (select max(q.request_id) from posted as q))
       then 0 else to_regclass('net._http_response') end,
     p.attempt, p.timeout_ms, t.service is not null, p.service, sha256(p.bytes)

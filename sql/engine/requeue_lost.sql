@@ -28,7 +28,7 @@ begin
     where (select e.id from public.webhook_dlq as e where e.id = o.entry_id) is null
     for update skip locked));
 
-  select min(f.dispatched_at) - interval '1 minute', min(f.request_id), max(f.request_id) into v_since, v_first, v_last
+  select min(f.dispatched_at) - interval '20 seconds', min(f.request_id), max(f.request_id) into v_since, v_first, v_last
   from dlq.in_flight as f;
   if v_net_oid is not null and v_since is not null then
     with missing as (
