@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, LiteralString
 
+import psycopg
+
 from bench.world import Connection, Sender
 from dlqctl.cluster import Cluster, find_server, start_cluster
-from dlqctl.connection import connect
 
 # What a server of this size would be given. No checkpoint, no vacuum and no flush in the middle of a round.
 SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "1h"}
@@ -58,7 +59,7 @@ def quiet(sender: Sender | None = None, *, settings: Mapping[str, str] | None = 
     chosen: Sender = sender or ("pg_net" if find_server().has_pg_net else "net-worker")
     has_pg_net = chosen == "pg_net"
     with start_cluster(pg_net=has_pg_net, settings={**SETTINGS, **(settings or {})}) as cluster:
-        with connect(cluster.dsn(), autocommit=True) as conn:
+        with psycopg.connect(cluster.dsn(), autocommit=True, prepare_threshold=None) as conn:
             if has_pg_net:
                 conn.execute("create extension pg_net")
             migrate(cluster.dsn(), cron=False, net_worker=not has_pg_net)
@@ -66,7 +67,7 @@ def quiet(sender: Sender | None = None, *, settings: Mapping[str, str] | None = 
                 conn.execute("alter system set pg_net.database_name = 'postgres'")
         cluster.stop()
         cluster.start()
-        with connect(cluster.dsn(), autocommit=True) as conn:
+        with psycopg.connect(cluster.dsn(), autocommit=True, prepare_threshold=None) as conn:
             yield Quiet(cluster, conn, chosen)
 
 

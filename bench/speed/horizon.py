@@ -14,10 +14,11 @@ import statistics
 import time
 from typing import LiteralString
 
+import psycopg
+
 from bench.peers.compare import Side, peers
 from bench.quiet import Quiet, Stopwatch, quiet
 from bench.report import Report, quantile, tell
-from dlqctl.connection import connect
 
 WHAT = ("dispatch", "collect", "requeue")
 STORE: LiteralString = """
@@ -90,7 +91,7 @@ def main() -> None:
         one_minute(q, peer, args.rate, 10)
         q.conn.execute("vacuum analyze")
         minute("before")
-        with connect(q.cluster.dsn()) as holder:
+        with psycopg.connect(q.cluster.dsn()) as holder:
             holder.execute("set transaction isolation level repeatable read")
             holder.execute("select count(*) from webhook_dlq")
             for nth in range(args.minutes):

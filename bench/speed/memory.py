@@ -15,10 +15,11 @@ import time
 from pathlib import Path
 from typing import LiteralString
 
+import psycopg
+
 from bench.quiet import Quiet, quiet
 from bench.report import Report, tell
 from dlqctl.cluster import start_cluster
-from dlqctl.connection import connect
 
 SMALL = 10_000
 FAILED: LiteralString = """
@@ -73,7 +74,7 @@ def load(q: Quiet, entries: int) -> None:
 
 def adopt(entries: int) -> float:
     with start_cluster(settings={"max_wal_size": "8GB"}) as cluster:
-        with connect(cluster.dsn(), autocommit=True) as conn:
+        with psycopg.connect(cluster.dsn(), autocommit=True, prepare_threshold=None) as conn:
             if cluster.has_pg_net:
                 conn.execute("create extension pg_net")
             conn.execute(OLD)
