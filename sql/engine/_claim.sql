@@ -67,7 +67,7 @@ begin
           select e.id, e.next_retry_at
           from public.webhook_dlq as e
           where e.status = 'pending' and e.service = c.service and e.next_retry_at <= clock.now
-            and not exists (select from dlq.in_flight as f where f.entry_id = e.id)
+            and e.id not in (select f.entry_id from dlq.in_flight as f)  -- a hash table: "exists" can be a scan for each entry
           order by e.next_retry_at
           limit least(c.free, greatest(1, _claim.room / c.services))
           for update of e skip locked
