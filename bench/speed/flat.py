@@ -119,7 +119,7 @@ def measure(q: Quiet, rounds: int) -> Stopwatch:
         watch.query("collect", f"select dlq._step({run}, 'collect_responses')")
         q.conn.execute("select dlq._end_run(%s)", (int(run),))
         watch.query("health", "select * from dlq.health")
-        watch.time("list", lambda: list_entries(q.conn, {}, 20))
+        watch.time("list", lambda: list(list_entries(q.conn, {}, 20).rows))
         watch.query("idle cycle", "call dlq.run_cycle()")
     assert not q.one("select count(*) from dlq.in_flight"), "not every request was settled"
     return watch
