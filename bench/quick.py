@@ -26,16 +26,16 @@ def main() -> None:
     with quiet() as q:
         report.server(q.conn)
         report.ratio("a turn of 200 over its floor", turn.ratio(turn.measure(q, 200, 12), "cpu"), at_most=TURN)
-    with quiet() as q:
-        flat.prepare(q)
-        times = {}
-        for settled in (SMALL, LARGE):
+    with quiet() as small, quiet() as large:
+        servers = {SMALL: small, LARGE: large}
+        for settled, q in servers.items():
+            flat.prepare(q)
             flat.load(q, flat.Size(settled, WAITING))
-            times[settled] = flat.measure(q, 20)
+        times = flat.measure(servers, 20)
         for what in flat.WHAT:
-            small, large = (statistics.median(times[settled].cpu[what]) for settled in (SMALL, LARGE))
-            report.ratio(f"{what}: {LARGE:,} settled over {SMALL:,}", large / small, at_most=FLAT)
-        inserted, updated, deleted = flat.written_by_an_idle_cycle(q)
+            least, most = (statistics.median(times[settled].cpu[what]) for settled in (SMALL, LARGE))
+            report.ratio(f"{what}: {LARGE:,} settled over {SMALL:,}", most / least, at_most=FLAT)
+        inserted, updated, deleted = flat.written_by_an_idle_cycle(large)
     report.ratio("rows that an idle cycle inserts", inserted, at_most=1)
     report.ratio("and updates", updated, at_most=1)
     report.ratio("and deletes", deleted, at_most=0)

@@ -2,14 +2,16 @@
 
     python -m bench.speed.flat [--settled 1000,10000,...,10000000] [--waiting 1000000] [--rounds 60]
 
-At each size: a tick with 100 due (dispatch, and collect its answers), dlq.health, dlqctl list as its query, an idle
-cycle, and the rows that it writes. So many wait beside the largest size, not due; beside the others in proportion.
+For each size a server, all in turn: a tick with 100 due (dispatch, and collect its answers), dlq.health, dlqctl list
+as its query, an idle cycle, and the rows that it writes. So many wait beside the largest size, not due; beside the
+others in proportion.
 Payloads are small, so that it is rows that are many; loaded without triggers, indexes built afterwards, then analyzed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import time
 from dataclasses import dataclass
@@ -103,26 +105,32 @@ def prepare(q: Quiet) -> None:
     q.conn.execute("select dlq.set_endpoint('*', 'http://127.0.0.1:9/{service}', true, true, max_in_flight => 100)")
 
 
-def measure(q: Quiet, rounds: int) -> Stopwatch:
-    watch = Stopwatch(q.conn)
+def measure(servers: dict[int, Quiet], rounds: int) -> dict[int, Stopwatch]:
+    """In each round each of the servers does the same, so that whatever else the machine does befalls all of them."""
+    watches = {settled: Stopwatch(q.conn) for settled, q in servers.items()}
     for nth in range(rounds + WARM_UP):
-        if nth == WARM_UP:
-            watch = Stopwatch(q.conn)
-        q.conn.execute(
-            "insert into public.webhook_dlq (service, payload, next_retry_at)"
-            " select 'due', jsonb_build_object('n', n), now() - interval '1 s' from generate_series(1, %s) as n",
-            (DUE,),
-        )
-        run = str(q.one("select dlq._begin_run()"))
-        watch.query("dispatch", f"select dlq._step({run}, 'dispatch_due')")
-        q.answer()
-        watch.query("collect", f"select dlq._step({run}, 'collect_responses')")
-        q.conn.execute("select dlq._end_run(%s)", (int(run),))
-        watch.query("health", "select * from dlq.health")
-        watch.time("list", lambda: list(list_entries(q.conn, {}, 20).rows))
-        watch.query("idle cycle", "call dlq.run_cycle()")
+        for settled, q in servers.items():
+            if nth == WARM_UP:
+                watches[settled] = Stopwatch(q.conn)
+            _one_round(q, watches[settled])
+    return watches
+
+
+def _one_round(q: Quiet, watch: Stopwatch) -> None:
+    q.conn.execute(
+        "insert into public.webhook_dlq (service, payload, next_retry_at)"
+        " select 'due', jsonb_build_object('n', n), now() - interval '1 s' from generate_series(1, %s) as n",
+        (DUE,),
+    )
+    run = str(q.one("select dlq._begin_run()"))
+    watch.query("dispatch", f"select dlq._step({run}, 'dispatch_due')")
+    q.answer()
+    watch.query("collect", f"select dlq._step({run}, 'collect_responses')")
+    q.conn.execute("select dlq._end_run(%s)", (int(run),))
+    watch.query("health", "select * from dlq.health")
+    watch.time("list", lambda: list(list_entries(q.conn, {}, 20).rows))
+    watch.query("idle cycle", "call dlq.run_cycle()")
     assert not q.one("select count(*) from dlq.in_flight"), "not every request was settled"
-    return watch
 
 
 def written_by_an_idle_cycle(q: Quiet) -> tuple[int, int, int]:
@@ -156,16 +164,15 @@ def main() -> None:
     args = parser.parse_args()
     counts = [int(part) for part in args.settled.split(",")]
     report = Report("flat", "What does the same work cost over ever more stored rows?")
-    watches: dict[int, Stopwatch] = {}
-    with quiet(settings={"shared_buffers": "2GB", "max_wal_size": "16GB"}) as q:
-        report.server(q.conn)
-        prepare(q)
-        for settled in counts:
+    with contextlib.ExitStack() as stack:
+        servers = {n: stack.enter_context(quiet(settings={"max_wal_size": "16GB"})) for n in counts}
+        report.server(servers[counts[-1]].conn)
+        for settled, q in servers.items():
+            prepare(q)
             load(q, Size(settled, args.waiting * settled // counts[-1]))
-            watches[settled] = measure(q, args.rounds)
-            tell(", ".join(f"{what} {statistics.median(watches[settled].wall[what]) * 1e3:.2f} ms" for what in WHAT))
-        inserted, updated, deleted = written_by_an_idle_cycle(q)
-        size = q.one("select pg_size_pretty(pg_total_relation_size('public.webhook_dlq'))")
+        watches = measure(servers, args.rounds)
+        inserted, updated, deleted = written_by_an_idle_cycle(servers[counts[-1]])
+        size = servers[counts[-1]].one("select pg_size_pretty(pg_total_relation_size('public.webhook_dlq'))")
     for title, kind in (("by the clock", "wall"), ("computed by the server", "cpu")):
         rows = [(f"{settled:,}", *(_cell(getattr(w, kind)[what]) for what in WHAT)) for settled, w in watches.items()]
         report.table(f"Milliseconds {title}: median, and 99 of 100", ("settled rows", *WHAT), rows)
