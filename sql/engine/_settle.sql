@@ -135,7 +135,7 @@ begin
         left join landed as l using (entry_id)
       on conflict do nothing
       returning service, outcome, coalesce(status_code, 0) as status_code, outcome = 'network_error' and error ~* 'timeout' as is_timeout,
-        case when outcome = 'not_sent' then 0 else greatest(extract(epoch from settled_at - dispatched_at), 0) end as seconds
+        case when outcome = 'not_sent' then 0 else greatest(date_part('epoch', settled_at - dispatched_at), 0) end as seconds
     ),
     added_up as (
       insert into dlq.attempt_counts as c (hour, service, outcome, status_code, attempts, timeouts, seconds, seconds_max)
