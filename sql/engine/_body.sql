@@ -2,7 +2,7 @@
 -- No set clause, so that the planner can inline it.
 create or replace function dlq._body(payload jsonb, raw_body bytea)
 returns jsonb
-language sql immutable
+language sql stable
 as $$
 select coalesce(payload, pg_catalog.jsonb_build_object('raw_body', pg_catalog.translate(pg_catalog.encode(raw_body, 'base64'), E'\n', '')))
 $$;
