@@ -1,10 +1,10 @@
 PYTHON_IN_VENV := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test faults pictures bench docs check wheel clean
+.PHONY: help install demo test faults pictures bench bench-quick docs check wheel clean
 
 help: ## say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: ## install what is missing: PostgreSQL with pg_cron (Debian), a virtual environment with dlqctl in .venv
 	@tests/setup.sh
@@ -21,8 +21,14 @@ faults: install ## 1,000 webhooks in a storm of faults, twelve minutes for each 
 pictures: install ## draw the pictures in docs/ anew; needs tmux, chromium, prometheus and prometheus-sql-exporter
 	@PYTHONPATH=. $(PYTHON_IN_VENV) docs/pictures.py
 
-bench: install ## run the benchmarks, about an hour; `make bench ARGS=outage` runs one: see bench/README.md
-	@for name in $(or $(ARGS),intake head_of_line fairness neighbour outage); do $(PYTHON_IN_VENV) -m bench.$$name || exit; done
+SPEED := speed.intake speed.turn speed.flat speed.drain speed.horizon speed.memory peers.compare
+TROUBLE := trouble.head_of_line trouble.fairness trouble.neighbour trouble.outage
+
+bench: install ## run the benchmarks, about two hours; `make bench ARGS=speed.turn` runs one: see bench/README.md
+	@for name in $(or $(ARGS),$(SPEED) $(TROUBLE)); do $(PYTHON_IN_VENV) -m bench.$$name || exit; done
+
+bench-quick: install ## has anything become several times as expensive? under two minutes, and a part of CI
+	@$(PYTHON_IN_VENV) -m bench.quick
 
 docs: install ## write docs/sql.md and docs/commands.md, from the comments in the database and from the commands themselves
 	@$(PYTHON_IN_VENV) docs/generate.py

@@ -1,6 +1,6 @@
 -- After a pass: in how many seconds the next one is due, or null, and the run is closed, when there is none: nothing
 -- was sent and nothing is in flight, a step failed, or the budget is spent. The longer the youngest request has been
--- under way, the longer the wait: from 50 ms to a second.
+-- under way, the longer the wait: from 50 ms to a second. In between there is time to tidy dlq.in_flight.
 create or replace function dlq._next_pass(run bigint, sent integer, budget interval)
 returns double precision
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -23,6 +23,7 @@ begin
     update public.dlq_processing_log as l set duration = clock_timestamp() - l.processed_at
     where l.id = run and l.status in ('running', 'interrupted');
   end if;
+  perform dlq._compact_in_flight();
   return least(1, greatest(0.05, extract(epoch from clock_timestamp() - v_youngest) / 4));
 end
 $$;

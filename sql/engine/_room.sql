@@ -2,21 +2,25 @@
 -- first: never more of ours than a batch holds, and half of that while somebody else's wait there. So whoever comes waits for one
 -- batch of ours at most, and keeps half of its rate at least: that none waits may only mean that it has just been answered. More would
 -- gain nothing: there is a second after each batch to fill the next. The net-worker tells no batch size; there a setting decides.
+-- In PL/pgSQL, which plans it once a session.
 create or replace function dlq._room()
 returns integer
-language sql stable security definer set search_path = pg_catalog, pg_temp
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
-select greatest(0,
-  case
-    when b.size is null then s.max_in_flight
-    when exists (
-      select from net.http_request_queue as q where q.id not in (select f.request_id from dlq.in_flight as f))
-    then (b.size + 1) / 2
-    else b.size
-  end
-  - (select count(*) from dlq.in_flight)::integer)
-from dlq.settings as s
-  cross join (select nullif(current_setting('pg_net.batch_size', true), '')::integer as size) as b
+begin
+  return (
+    select greatest(0,
+      case
+        when b.size is null then s.max_in_flight
+        when exists (
+          select from net.http_request_queue as q where q.id not in (select f.request_id from dlq.in_flight as f))
+        then (b.size + 1) / 2
+        else b.size
+      end
+      - (select count(*) from dlq.in_flight)::integer)
+    from dlq.settings as s
+      cross join (select nullif(current_setting('pg_net.batch_size', true), '')::integer as size) as b);
+end
 $$;
 
 comment on function dlq._room() is 'How many more requests may be handed to the sender now.';

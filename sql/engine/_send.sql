@@ -4,49 +4,53 @@
 -- The caller has locked the entries.
 create or replace function dlq._send(entry_ids uuid[])
 returns integer
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_sent integer;
 begin
   with chosen as materialized (
-    select
-      o.nth, e.id, e.service, e.attempt_count + 1 as attempt, e.correlation_id, e.headers as original_headers,
-      r.url, r.timeout_ms, r.headers, r.signing, r.secret_names, r.auth, r.auth_secret, b.body,
-      r.body = 'raw' and e.raw_body is not null as is_raw,
-      r.body <> 'raw' or e.payload is not null as is_json,
-      case when r.body = 'raw' and e.raw_body is not null then e.raw_body else convert_to(b.body::text, 'UTF8') end as bytes
+    select o.nth, e.id, e.service, e.attempt_count + 1 as attempt, e.correlation_id, e.headers, e.payload, e.raw_body
     from unnest(_send.entry_ids) with ordinality as o (id, nth)
       join public.webhook_dlq as e on e.id = o.id and e.status = 'pending'
-      cross join lateral dlq._route(e.service) as r
-      cross join lateral dlq._body(e.payload, e.raw_body) as b (body)
   ),
   callees as materialized (  -- what is the same for all entries of a service
     select
-      s.service,
-      dlq._sendable_headers(s.headers)
-        || case when s.auth in ('bearer', 'both') then jsonb_build_object('authorization', 'Bearer ' || t.token) else '{}' end
-        || case when s.auth in ('apikey', 'both') then jsonb_build_object('apikey', t.token) else '{}' end as headers,
-      case when s.signing is not null then dlq._signing_keys(s.signing, s.secret_names) end as keys
-    from (select distinct c.service, c.headers, c.signing, c.secret_names, c.auth, c.auth_secret from chosen as c) as s
-      cross join lateral (select case when s.auth_secret is not null then dlq._secret(s.auth_secret) end as token) as t
+      s.service, r.url, r.timeout_ms, r.signing, r.body = 'raw' as takes_raw,
+      '{"content-type": "application/json"}' || dlq._sendable_headers(r.headers)
+        || case when r.auth in ('bearer', 'both') then jsonb_build_object('authorization', 'Bearer ' || t.token) else '{}' end
+        || case when r.auth in ('apikey', 'both') then jsonb_build_object('apikey', t.token) else '{}' end as headers,
+      case when r.signing is not null then dlq._signing_keys(r.signing, r.secret_names) end as keys
+    from (select distinct c.service from chosen as c) as s
+      cross join lateral dlq._route(s.service) as r
+      cross join lateral (select case when r.auth_secret is not null then dlq._secret(r.auth_secret) end as token) as t
+  ),
+  written as materialized (
+    select
+      c.nth, c.id, c.service, c.attempt, c.correlation_id, c.headers as original_headers, c.payload is not null as is_json,
+      l.url, l.timeout_ms, l.headers, l.signing, l.keys, b.body,
+      l.takes_raw and c.raw_body is not null as is_raw,
+      case when l.takes_raw and c.raw_body is not null then c.raw_body else convert_to(b.body::text, 'UTF8') end as bytes
+    from chosen as c
+      join callees as l on l.service = c.service
+      cross join lateral dlq._body(c.payload, c.raw_body) as b (body)
   ),
   addressed as materialized (
     select
-      c.*,
-      jsonb_build_object('content-type', case when c.is_json then 'application/json' else 'application/octet-stream' end)
-        || case when c.is_raw then dlq._sendable_headers(c.original_headers) else '{}' end
-        || l.headers
-        || jsonb_build_object('idempotency-key', c.id, 'dlq-entry', c.id, 'dlq-attempt', c.attempt::text)
+      w.*,
+      case when w.is_raw
+        then jsonb_build_object('content-type', case when w.is_json then 'application/json' else 'application/octet-stream' end)
+          || dlq._sendable_headers(w.original_headers) || (w.headers - 'content-type')
+        else w.headers end
+        || jsonb_build_object('idempotency-key', w.id, 'dlq-entry', w.id, 'dlq-attempt', w.attempt::text)
         -- The provider's own signature covers the provider's own id.
-        || case when c.is_raw and c.signing is null then '{}' else jsonb_build_object('webhook-id', c.id) end
-        || case when c.correlation_id is null then '{}'
+        || case when w.is_raw and w.signing is null then '{}' else jsonb_build_object('webhook-id', w.id) end
+        || case when w.correlation_id is null then '{}'
           -- A line break would begin another header.
-          else jsonb_build_object('x-correlation-id', regexp_replace(c.correlation_id, '[^ -~]', '', 'g')) end
-        || dlq._sign(c.signing, l.keys, c.id::text, clock_timestamp(), c.bytes) as all_headers
-    from chosen as c
-      join callees as l on l.service = c.service
-    order by c.nth
+          else jsonb_build_object('x-correlation-id', regexp_replace(w.correlation_id, '[^ -~]', '', 'g')) end
+        || dlq._sign(w.signing, w.keys, w.id::text, clock_timestamp(), w.bytes) as all_headers
+    from written as w
+    order by w.nth
   ),
   posted as materialized (
     select
@@ -75,7 +79,9 @@ begin
     -- Somebody has set the ids back: what is answered already is not ours, so this one counts as lost. Without it, whoever
     -- empties the queue next would leave that answer as the only one.
     case when p.request_id in (
-        select r.id from net._http_response as r where r.created >= now() - interval '5 minutes' and r.id is not null)
+        select r.id from net._http_response as r
+        where r.created >= now() - interval '20 seconds'
+          and r.id between (select min(q.request_id) from posted as q) and (select max(q.request_id) from posted as q))
       then 0 else to_regclass('net._http_response') end,
     p.attempt, p.timeout_ms, t.service is not null, p.service, sha256(p.bytes)
   from posted as p

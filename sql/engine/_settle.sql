@@ -21,7 +21,7 @@ create or replace function dlq._settle(
   out failed integer,
   out unanswered integer
 )
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_service record;
@@ -40,8 +40,7 @@ begin
     ),
     entries as (
       select
-        v.*, e.service, e.status, e.retry_count, e.unanswered_count, e.last_retry_at, s.jitter, s.max_unanswered,
-        coalesce(r.retry_schedule, s.retry_schedule) as schedule,
+        v.*, e.service, e.status, e.retry_count, e.unanswered_count, e.last_retry_at, s.jitter, s.max_unanswered, s.retry_schedule,
         coalesce(f.is_probe, false) as is_probe,
         f.is_probe is true and v.is_endpoints_fault is true as is_in_vain,
         e.attempt_count + (v.outcome = 'not_sent')::integer as attempt
@@ -49,8 +48,17 @@ begin
         join public.webhook_dlq as e on e.id = v.entry_id
         cross join dlq.settings as s
         left join dlq.in_flight as f on f.entry_id = v.entry_id
-        left join lateral dlq._route(e.service) as r on true
       for update of e skip locked
+    ),
+    routes as (  -- looked up once a service
+      select s.service, r.retry_schedule
+      from (select distinct e.service from entries as e) as s
+        cross join lateral dlq._route(s.service) as r
+    ),
+    scheduled as (
+      select e.*, coalesce(r.retry_schedule, e.retry_schedule) as schedule
+      from entries as e
+        left join routes as r on r.service = e.service
     ),
     counted as (
       select
@@ -58,7 +66,7 @@ begin
         e.retry_count + (e.is_failure and not e.is_in_vain)::integer as retries_used,
         -- What a Retry-After asks for, up to the schedule's longest wait.
         case when e.wait is not null then least(e.wait, (select max(w) from unnest(e.schedule) as w)) end as asked
-      from entries as e
+      from scheduled as e
     ),
     decided as (
       select
@@ -127,7 +135,7 @@ begin
         left join landed as l using (entry_id)
       on conflict do nothing
       returning service, outcome, coalesce(status_code, 0) as status_code, outcome = 'network_error' and error ~* 'timeout' as is_timeout,
-        case when outcome = 'not_sent' then 0 else greatest(extract(epoch from settled_at - dispatched_at), 0) end as seconds
+        case when outcome = 'not_sent' then 0 else greatest(date_part('epoch', settled_at - dispatched_at), 0) end as seconds
     ),
     added_up as (
       insert into dlq.attempt_counts as c (hour, service, outcome, status_code, attempts, timeouts, seconds, seconds_max)

@@ -10,6 +10,8 @@ as $$
 declare
   v_net_oid oid := case when not dlq._is_foreign('net') then to_regclass('net._http_response') end;
   v_since timestamptz;
+  v_first bigint;
+  v_last bigint;
   v_lost uuid[];
 begin
   unanswered := 0;
@@ -22,18 +24,20 @@ begin
   where f.entry_id = any (array(
     select o.entry_id
     from dlq.in_flight as o
-    where not exists (select from public.webhook_dlq as e where e.id = o.entry_id)
+    -- Not "not exists": that can be had by reading all entries once, and a planner that takes many to be in flight does so.
+    where (select e.id from public.webhook_dlq as e where e.id = o.entry_id) is null
     for update skip locked));
 
-  v_since := (select min(f.dispatched_at) from dlq.in_flight as f) - interval '5 minutes';
+  select min(f.dispatched_at) - interval '20 seconds', min(f.request_id), max(f.request_id) into v_since, v_first, v_last
+  from dlq.in_flight as f;
   if v_net_oid is not null and v_since is not null then
     with missing as (
       -- "not in" is looked up in a hash table; "not exists" would read all recent answers for each request.
       select f.entry_id
       from dlq.in_flight as f
-      where f.request_id not in (select q.id from net.http_request_queue as q where q.id is not null)
+      where f.request_id not in (select q.id from net.http_request_queue as q where q.id between v_first and v_last)
         and f.request_id not in (
-          select r.id from net._http_response as r where r.created >= v_since and r.id is not null)
+          select r.id from net._http_response as r where r.created >= v_since and r.id between v_first and v_last)
     )
     update dlq.in_flight as f
     set missing_since = case when f.missing_since is null then clock_timestamp() end

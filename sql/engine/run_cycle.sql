@@ -1,4 +1,5 @@
 -- What the cron job calls: passes over the queue until nothing is due and nothing in flight, or the budget is spent.
+-- What is lost is looked for in the first pass and then every five seconds: it is given up after a minute at the earliest.
 -- Each step is a transaction of its own, so a kill at any moment leaves nothing half done, and nobody waits for a
 -- cycle. The run's row is committed first: if this ends without a word, the row says so.
 -- Each is read committed, whatever the session says: in another isolation level a step would see the queue as it was
@@ -13,6 +14,7 @@ declare
   v_run bigint;
   v_sent integer;
   v_wait double precision;
+  v_look_at timestamptz := '-infinity';
 begin
   commit;  -- only the first word of a transaction sets its isolation level; "and chain" keeps it
   set transaction isolation level read committed;
@@ -20,8 +22,11 @@ begin
   v_run := dlq._begin_run();
   commit and chain;
   loop
-    perform dlq._step(v_run, 'requeue_lost');
-    commit and chain;
+    if pg_catalog.clock_timestamp() >= v_look_at then
+      perform dlq._step(v_run, 'requeue_lost');
+      commit and chain;
+      v_look_at := pg_catalog.clock_timestamp() + interval '5 seconds';
+    end if;
     perform dlq._step(v_run, 'collect_responses');
     commit and chain;
     v_sent := dlq._step(v_run, 'dispatch_due');

@@ -51,7 +51,7 @@ def test_an_answer_created_a_little_before_the_dispatch_is_believed(queue: Queue
     entry_id = queue.store()
     queue.send(entry_id)
     queue.answer(entry_id, 200)
-    queue.conn.execute("update net._http_response set created = created - interval '2 minutes'")
+    queue.conn.execute("update net._http_response set created = created - interval '15 seconds'")
     assert queue.collect() == (1, 0, 0)
 
 

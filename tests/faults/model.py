@@ -17,6 +17,7 @@ from tests.faults.circuit import MINUTE, Circuit, Settings
 # The endpoint's own fault: it is down, overloaded, does not know us, or is not there.
 ENDPOINTS_FAULT = {401, 403, 404, 408, 429}
 SETTLED = {"reprocessed", "failed", "discarded"}
+SLACK = 20.0  # an answer is created so long before its request was dispatched at most
 
 
 @dataclass
@@ -291,11 +292,11 @@ class Model:
         )
 
     def since(self) -> float:
-        return min((request.dispatched_at for request in self.in_flight.values()), default=0.0) - 5 * MINUTE
+        return min((request.dispatched_at for request in self.in_flight.values()), default=0.0) - SLACK
 
     def answers_to(self, request: Request) -> list[Answer]:
         """The answers that may be this request's: with its id, and not created long before it."""
-        return [a for a in self.net.answers if a.id == request.id and a.created >= request.dispatched_at - 5 * MINUTE]
+        return [a for a in self.net.answers if a.id == request.id and a.created >= request.dispatched_at - SLACK]
 
     def judge(self, entry_id: str, request: Request, answers: list[Answer]) -> Verdict | None:
         """How the attempt ended, by its answer; None if that cannot be read."""
@@ -434,7 +435,7 @@ class Model:
             entry.attempt_count += 1
             is_probe = entry.service in self.circuits and self.circuits[entry.service].is_open
             # A stranger has set the ids back: what is answered already is somebody else's, and this one counts as lost.
-            is_answered = any(a.id == request_id and a.created >= self.moment() - 5 * MINUTE for a in self.net.answers)
+            is_answered = any(a.id == request_id and a.created >= self.moment() - SLACK for a in self.net.answers)
             self.in_flight[entry_id] = Request(
                 request_id,
                 entry.service,

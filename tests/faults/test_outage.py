@@ -10,7 +10,7 @@ import os
 
 import pytest
 
-from bench.outage import Outage, simulate
+from bench.trouble.outage import Outage, simulate
 from bench.world import Sender
 from dlqctl.cluster import find_server
 

@@ -140,7 +140,7 @@ def _end(verdict: Verdict, row: dict[str, Any], mine: dict[int, dict[str, Any]],
 def _cause(attempt: dict[str, Any], faults: list[Fault]) -> str:
     """The fault that an attempt lost its answer to: the last before that was noticed.
 
-    That takes a minute at most; but for five minutes new ids may be those of older answers.
+    That takes a minute at most; and for a minute new ids may be those of older answers.
     """
     if "not unique" in (attempt["error"] or ""):
         return "an id that is not unique"

@@ -228,6 +228,7 @@ def test_linter_every_function_fixes_its_search_path(project: Cluster) -> None:
     on_purpose = (
         "dlq._now",
         "dlq._route",
+        "dlq._body",
         "dlq._replayable",
         "dlq._is_paused",
         "dlq._is_endpoints_fault",

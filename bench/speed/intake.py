@@ -1,6 +1,6 @@
 """Storing a failed webhook: what it costs beside a raw insert into the same table.
 
-    python -m bench.intake [--rounds 7] [--json FILE]
+    python -m bench.speed.intake [--rounds 7]
 
 Raw is a copy of the table with its indexes and constraints, as its owner, without triggers and row level
 security, each column given. Ours is what users do: role dlq_writer, both on. `copy` is a superuser's, since
@@ -21,11 +21,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import LiteralString
 from uuid import uuid4
 
-from bench.world import World, print_conditions, print_table, world
+from bench.report import Report
+from bench.world import World, world
 from dlqctl.connection import connect
 
 CLIENTS = 8
@@ -167,8 +167,11 @@ def variants(w: World) -> list[Variant]:
     ]
 
 
-def measure(w: World, rounds: int) -> list[dict[str, object]]:
-    """Run all variants in turn, once to warm up and then `rounds` times; return one row each."""
+GOALS = {"insert": 0.75, "store_dlq_entry": 0.75, "store_dlq_entries of 1,000": 0.85, "copy of 1,000": 0.85}
+
+
+def measure(report: Report, w: World, rounds: int) -> None:
+    """Run all variants in turn, once to warm up and then `rounds` times."""
     ours = variants(w)
     seen: dict[str, list[float]] = {variant.name: [] for variant in ours}
     for nth in range(rounds + 1):
@@ -176,40 +179,36 @@ def measure(w: World, rounds: int) -> list[dict[str, object]]:
             rate = variant.run()
             if nth:
                 seen[variant.name].append(rate)
-    return [
-        {
-            "how": variant.name,
-            "a_second": round(statistics.median(seen[variant.name])),
-            "ratio": round(
-                statistics.median(
-                    rate / floor for rate, floor in zip(seen[variant.name], seen[variant.floor], strict=True)
-                ),
-                3,
-            ),
-            "floor": variant.floor,
-        }
-        for variant in ours
-    ]
+    ratios = {
+        v.name: sorted(rate / floor for rate, floor in zip(seen[v.name], seen[v.floor], strict=True)) for v in ours
+    }
+    report.table(
+        "Storing",
+        ("how", "a second", "of the floor", "least and most"),
+        [
+            (name, f"{rate:,.0f}", f"{statistics.median(of):.2f}", f"{of[0]:.2f}, {of[-1]:.2f}")
+            for name, of in ratios.items()
+            for rate in [statistics.median(seen[name])]
+        ],
+    )
+    for name, goal in GOALS.items():
+        report.ratio(f"{name}, of the raw floor", statistics.median(ratios[name]), at_least=goal)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="how often each is measured (7)")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
     args = parser.parse_args()
-    print_conditions(
-        f"Payloads of {len(PAYLOAD)} bytes; fsync off; {args.rounds} rounds, in turn.",
-        f"One by one: {CLIENTS} clients, prepared, {SINGLES} each and round.",
-        f"{BATCH:,} at once: one client, {BATCHES} times a round.",
-    )
+    report = Report("intake", "What does storing cost, beside a raw insert into the same table?")
+    report.conditions |= {
+        "payload": f"{len(PAYLOAD)} bytes", "rounds": args.rounds,
+        "one by one": f"{CLIENTS} clients, prepared, {SINGLES} each and round",
+        "together": f"{BATCH:,} by one client, {BATCHES} times a round",
+    }  # fmt: skip
     with world("net-worker") as w:
-        rows = measure(w, args.rounds)
-    print_table(
-        ("how", "a second", "of the floor"),
-        [(row["how"], f"{row['a_second']:,}", f"{row['ratio']:.2f}") for row in rows],
-    )
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+        report.server(w.conn)
+        measure(report, w, args.rounds)
+    report.save()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Six hours, 40,000 webhooks: what an outage of one downstream uses up, and how it ends.
 
-    python -m bench.outage [--sender pg_net|net-worker] [--webhooks 40000] [--max-in-flight 200]
+    python -m bench.trouble.outage [--sender pg_net|net-worker] [--webhooks 40000] [--max-in-flight 200]
 
 The clock, dlq._now(), is set forward from one run of the cron job to the next, every five minutes; within a
 run it goes as the real one. Entries fall due evenly over the outage, as webhooks do that fail as they arrive.

@@ -1,6 +1,6 @@
 """A polite neighbour: the rate that other callers of pg_net keep while dlqctl drains through it.
 
-    python -m bench.neighbour [--seconds 40] [--batch-size 200]
+    python -m bench.trouble.neighbour [--seconds 40] [--batch-size 200]
 
 Needs the real pg_net. Closed loop: so many requests of theirs under way at any time. Open loop: so many a
 second, whatever becomes of them. Each is measured alone, then while three services of ours drain, each of

@@ -1,6 +1,6 @@
 """Head of line: what an endpoint that hangs costs the nine others, and what 1 % of calls that hang cost all.
 
-    python -m bench.head_of_line [--sender pg_net|net-worker] [--seconds 90] [--runs 3] [--only one|random|settings]
+    python -m bench.trouble.head_of_line [--sender pg_net|net-worker] [--seconds 90] [--only one|random|settings]
 
 Each endpoint has more due than can be sent in the time; the rate is what one cycle delivers a second, after
 its first ten. Each figure stands beside the one without trouble and the one without the cure (no circuit

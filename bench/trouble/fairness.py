@@ -1,6 +1,6 @@
 """Fairness: how long ten entries of one service take beside 100,000 due entries of another.
 
-    python -m bench.fairness [--sender pg_net|net-worker] [--rounds 10]
+    python -m bench.trouble.fairness [--sender pg_net|net-worker] [--rounds 10]
 
 Cycles run without a pause. In each round ten entries of a service become due; measured is the time until
 all ten are delivered. Without the flood; with one that may have 20 requests in flight; with one that may

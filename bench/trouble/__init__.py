@@ -1,0 +1,1 @@
+"""What trouble costs: an endpoint that hangs or fails, a flood, somebody else on the same sender."""
