@@ -6,7 +6,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 select coalesce(array_agg(s.service order by s.service), '{}')
 from (
-  select t.service from dlq.endpoint_state as t where _alert_subjects.rule = 'circuits' and t.cap = 0
+  select e.service from dlq._failing_endpoints as e where _alert_subjects.rule = 'circuits'
   union all
   select p.service
   from dlq.pauses as p

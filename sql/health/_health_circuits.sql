@@ -1,5 +1,4 @@
--- Which endpoints get nothing but probes, and for how long they have failed. What has failed for longer than outage_patience has no
--- open circuit any more, and is no better for it.
+-- Which endpoints fail, and for how long they have.
 create or replace view dlq._health_circuits
 as
 select
@@ -9,12 +8,11 @@ select
   case when c.n > 0 then
     format('mend the endpoint, and it goes on by itself; at once: dlqctl endpoints reset %s --reason WHY', c.first) end as remediation
 from (
-  select count(*) as n, min(t.failing_since) as since, (array_agg(t.service order by t.failing_since))[1] as first,
-    string_agg(format('%s fails since %s (%s), %s', t.service, date_trunc('second', t.failing_since), t.trouble,
-      case when t.cap = 0 then format('next try %s', date_trunc('second', t.probe_at)) else 'and its failures use up retries again' end),
-      '; ' order by t.failing_since) as circuits
-  from dlq.endpoint_state as t, dlq.settings as s
-  where t.cap = 0 or t.failing_since <= dlq._now() - s.outage_patience
+  select count(*) as n, min(e.failing_since) as since, (array_agg(e.service order by e.failing_since))[1] as first,
+    string_agg(format('%s fails since %s (%s), %s', e.service, date_trunc('second', e.failing_since), e.trouble,
+      case when e.cap = 0 then format('next try %s', date_trunc('second', e.probe_at)) else 'and its failures use up retries again' end),
+      '; ' order by e.failing_since) as circuits
+  from dlq._failing_endpoints as e
 ) as c
   cross join dlq._thresholds as t;
 
