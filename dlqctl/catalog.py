@@ -63,13 +63,14 @@ def lay_down_on_tables(connection: psycopg.Connection, *, apply: bool = True) ->
     stored meanwhile waits for the one lock, and then until the commit.
     """
     defined = definitions.load()
+    present = _present(connection)
     steps = [
         *_row_security(connection),
         *_stale_triggers(connection, defined),
         *(
             OnTable(str(d), d.table, _LOCKS[d.kind], d.create_sql)
             for d in defined
-            if d.table and _has_its_role(connection, d) and differs(connection, d)
+            if d.table and _has_its_role(connection, d) and (d.key not in present or differs(connection, d))
         ),
     ]
     for step in sorted(steps, key=lambda step: step.table == "public.webhook_dlq") if apply else ():
@@ -94,8 +95,12 @@ def _lay_down_code(
     changed: list[str] = []
     while True:
         dropped = False
+        present = _present(connection)
         for definition in ours:
-            if differs(connection, definition):
+            if apply and definition.key not in present:
+                connection.execute(definition.create_sql.encode())
+                changed.append(str(definition))
+            elif differs(connection, definition):
                 changed.append(str(definition))
                 dropped |= apply and _replace(connection, definition)
         if not dropped:  # else something that had been looked at may be gone with it
@@ -137,6 +142,33 @@ _READ = {
         where p.polrelid = '{table}'::regclass and p.polname = '{name}'""",
 }
 _READ["procedure"] = _READ["function"]
+
+
+# Whether anything of that name is there: what is not needs no comparing, and on a new database that is everything.
+_PRESENT = """
+    select 'routine', n.nspname || '.' || p.proname, null
+    from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
+    where n.nspname = any (%(schemas)s)
+    union all
+    select 'view', n.nspname || '.' || c.relname, null
+    from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
+    where n.nspname = any (%(schemas)s)
+    union all
+    select o.kind, o.name, n.nspname || '.' || c.relname
+    from (
+        select 'trigger', t.tgname, t.tgrelid from pg_trigger as t where not t.tgisinternal
+        union all
+        select 'policy', p.polname, p.polrelid from pg_policy as p
+      ) as o (kind, name, oid)
+      join pg_class as c on c.oid = o.oid
+      join pg_namespace as n on n.oid = c.relnamespace
+    where n.nspname = any (%(schemas)s)
+"""
+
+
+def _present(connection: psycopg.Connection) -> set[tuple[str, str, str | None]]:
+    """The keys of whatever has the name of something that could be ours."""
+    return set(connection.execute(_PRESENT, {"schemas": ["dlq", "public", "net"]}).fetchall())
 
 
 def _read_sql(definition: Definition, *, shadow: bool = False) -> str:

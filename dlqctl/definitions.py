@@ -52,6 +52,11 @@ class Definition:
         return f"{self.kind} {self.name}" + (f" on {self.table}" if self.table else "")
 
     @property
+    def key(self) -> tuple[str, str, str | None]:
+        """What no two definitions have in common."""
+        return ("routine" if self.kind in ("function", "procedure") else self.kind, self.name, self.table)
+
+    @property
     def create_sql(self) -> str:
         """The statements that lay it down, whether or not there is one already."""
         if self.kind != "policy":
@@ -134,10 +139,7 @@ def _load(paths: Iterator[Path] | list[Path]) -> list[Definition]:
 def _in_order_of_need(views: list[Definition]) -> list[Definition]:
     """Views, each after those that it reads."""
     by_name = {view.name: view for view in views}
-    needs = {
-        view.name: {n for n in by_name if n != view.name and re.search(rf"\b{re.escape(n)}\b", view.sql)}
-        for view in views
-    }
+    needs = {view.name: by_name.keys() & set(re.findall(r"\w+\.\w+", view.sql)) - {view.name} for view in views}
     return [by_name[name] for name in TopologicalSorter(needs).static_order()]
 
 

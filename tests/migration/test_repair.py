@@ -150,12 +150,12 @@ def test_a_hand_edit_is_found_by_check_and_repaired_by_migrate(edited: str, dump
 def test_several_hand_edits_are_all_named(database: str) -> None:
     do(
         database,
-        "drop view dlq.backlog",
+        "drop view dlq.upcoming",
         "alter function dlq.resume(text, text) stable",
         "grant select on webhook_dlq to public",
     )
 
     found = run("--dsn", database, "migrate", "--check", "--no-cron")
 
-    assert found.out.splitlines() == ["function dlq.resume", "view dlq.backlog", "grants"]
+    assert found.out.splitlines() == ["function dlq.resume", "view dlq.upcoming", "grants"]
     assert found.code == 1
