@@ -251,7 +251,6 @@ alter table dlq.replays enable row level security;
 comment on table dlq.replays is
 $$One call of dlq.replay(): what a person has sent again at a time. What became of it: dlq.replay_progress.$$;
 comment on column dlq.replays.id is 'Ascending, with gaps.';
-comment on column dlq.replays.id is 'Ascending, with gaps.';
 comment on column dlq.replays.replayed_at is 'When. The pace is counted from here.';
 comment on column dlq.replays.cancelled_at is 'When it was cancelled. Null: it was not.';
 comment on column dlq.replays.matched is 'How many entries the filters matched.';

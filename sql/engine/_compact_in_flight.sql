@@ -3,7 +3,7 @@
 -- transaction, to collect took four times as long, and to look for what is lost forty times.
 -- Takes the table for itself, and not at all if that means to wait: storing an echo has rows of it locked. Its own
 -- transaction, a few milliseconds long. Whoever waits for it takes its snapshot afterwards, and sees the rows. A repeatable read transaction
--- older than this sees none: an echo stored in one is known by its webhook-id alone.
+-- older than this sees none: an echo stored in one is known by its webhook-id or key alone, and refused there: dlq._mark_echo().
 create or replace function dlq._compact_in_flight()
 returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp

@@ -5,7 +5,10 @@ returns text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if to_regclass('net.http_request_queue') is not null then
+  -- In this order: to_regclass() raises where the schema may not be used, and nobody else's tables are waited for.
+  if has_schema_privilege(to_regnamespace('net')::oid, 'usage') and not dlq._is_foreign('net')
+    and to_regclass('net.http_request_queue') is not null
+  then
     lock table net.http_request_queue in row exclusive mode;
   end if;
   return dlq._why_not_sending();

@@ -3,7 +3,8 @@
 --
 -- What is plain is stored in one statement, and what must be looked up for it is looked up once a service: the service has
 -- nothing in flight, the headers name no entry, and there is a payload or a raw_body without numbers to be looked at. The rest
--- follows one by one: what may be an echo, what has a key that is there already, what is not in order.
+-- follows one by one: what may be an echo, what has a key that is there already, what is not in order. Those that have a key follow
+-- the order of their keys in either way: two calls with the same keys would wait for each other crosswise otherwise.
 --
 -- Locks, and what happens beside others: as for store_dlq_entry(). A request that is dispatched after the call cannot have an
 -- echo in it.
@@ -65,7 +66,7 @@ begin
       p.phone_number, p.correlation_id, p.idempotency_key
     from plain as p
     where p.idempotency_key is not null
-    order by p.service, p.idempotency_key, p.n  -- so that two calls with the same keys do not wait for each other crosswise
+    order by p.service, p.idempotency_key, p.n
     on conflict (service, sha256(decode(replace(idempotency_key, '\', '\\'), 'escape')))
       where idempotency_key is not null do nothing
     returning w.id, w.service, w.idempotency_key
@@ -85,7 +86,10 @@ begin
     left join stored as s using (n);
 
   for v_left in
-    select e.n, e.element from unnest(entries) with ordinality as e (element, n) where v_ids[e.n] is null order by e.n
+    select e.n, e.element
+    from unnest(entries) with ordinality as e (element, n)
+    where v_ids[e.n] is null
+    order by e.element ->> 'service', e.element ->> 'idempotency_key', e.n
   loop
     v_ids[v_left.n] := dlq._store_element(v_left.element);
   end loop;

@@ -36,9 +36,11 @@ begin
     v_id := dlq._entry_with_key(v_service, store_dlq_entry.idempotency_key);
     if v_id is not null then
       -- A handler that stores its own failure again under the same key is an echo too; once the request has
-      -- been answered, only its headers can tell that from another delivery by the provider.
+      -- been answered, only its headers can tell that from another delivery by the provider. By the status too: a repeatable
+      -- read transaction may not see the request, and _mark_echo() says so.
       if dlq._entry_named_in(store_dlq_entry.headers) = v_id
         or exists (select from dlq.in_flight as f where f.entry_id = v_id)
+        or exists (select from public.webhook_dlq as e where e.id = v_id and e.status = 'processing')
       then
         perform dlq._mark_echo(v_id);
       end if;
