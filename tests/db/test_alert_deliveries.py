@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 from typing import Any
 
 import psycopg
@@ -362,6 +363,24 @@ def test_a_change_takes_the_place_of_what_could_not_be_told_yet(alerts: Alerts) 
     alerts.minute()
     assert request["body"]["payload"]["custom_details"]["services"] == ["shop", "till"]
     assert alerts.deliveries() == [("circuits", "raised", "superseded", 1), ("circuits", "raised", "delivered", 1)]
+
+
+def test_an_alert_of_thousands_of_services_is_no_larger_than_a_pager_takes(alerts: Alerts) -> None:
+    alerts.queue.conn.execute("select dlq.set_alert_rule('circuits', hold => '0')")
+    alerts.queue.conn.execute(
+        """
+        insert into dlq.endpoint_state (service, cap, failing_since, probe_at, trouble)
+        select rpad('s' || n, 63, 'x'), 0, dlq._now(), dlq._now() + interval '1 day', repeat('ü', 300)
+        from generate_series(1, 3000) as n
+        """
+    )
+    alerts.minute()
+    (request,) = alerts.queued()
+    payload = request["body"]["payload"]
+    assert len(payload["summary"]) <= 1024
+    assert len(json.dumps(request["body"])) < 64_000
+    (line,) = alerts.queue.rows("select detail from dlq.health where name = 'circuits'")
+    assert line["detail"].endswith("; and 2990 more")
 
 
 def test_one_that_cannot_be_sent_says_why_and_holds_up_no_other(alerts: Alerts) -> None:
