@@ -616,7 +616,8 @@ create table dlq.alert_channels (
   constraint kind_is_known check (kind in ('pagerduty', 'slack', 'webhook')),
   constraint url_is_http check (url ~ '^https?://([a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?$'),
   constraint pagerduty_has_a_key check (kind <> 'pagerduty' or secret is not null and position('{secret}' in url) = 0),
-  constraint secret_has_a_place check (kind <> 'slack' or (secret is not null) = (position('{secret}' in url) > 0)),
+  constraint secret_has_a_place check (
+    kind <> 'slack' or (secret is not null) = (position('{secret}' in url) > 0) and (secret is not null or host <> 'hooks.slack.com')),
   constraint url_has_its_secret check (secret is not null or position('{secret}' in url) = 0),
   constraint severities_are_known check (
     cardinality(severities) > 0 and severities <@ '{critical,error,warning,info}' and array_position(severities, null) is null)
@@ -641,7 +642,7 @@ $$;
 comment on table dlq.alert_channels is 'Who is told of alerts: PagerDuty, Slack, or any webhook.';
 comment on column dlq.alert_channels.created_at is 'When it was set first.';
 comment on column dlq.alert_channels.updated_at is 'When it was set last.';
-comment on column dlq.alert_channels.enabled is 'If false, nothing is sent to it, and nothing is kept for it.';
+comment on column dlq.alert_channels.enabled is 'If false, nothing is sent to it, and of what begins nothing is kept for it; what it was told of is resolved when it is enabled.';
 comment on column dlq.alert_channels.allow_http is 'Whether url may be http.';
 comment on column dlq.alert_channels.allow_private is 'Whether url may name a host that is not public, as in dlq.endpoints.';
 comment on column dlq.alert_channels.name is 'Its name here: 1 to 63 of a-z, 0-9, _ and -.';
