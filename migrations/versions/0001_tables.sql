@@ -578,7 +578,7 @@ comment on column dlq.alert_rules.enabled is 'If false, it raises no alert. The 
 comment on column dlq.alert_rules.name is 'The line''s name in dlq.health.';
 comment on column dlq.alert_rules.severity_at_warning is
 'How severe it is while the line says warning: info, warning, error or critical, as PagerDuty has them. Null: no alert then.';
-comment on column dlq.alert_rules.severity_at_error is 'The same while it says error. Null: as at a warning.';
+comment on column dlq.alert_rules.severity_at_error is 'The same while it says error. Null: as at a warning, so that nothing is resolved by getting worse.';
 comment on column dlq.alert_rules.runbook is 'What to do about it. An http(s) URL is sent as a link.';
 
 create table dlq.alert_silences (
@@ -731,7 +731,7 @@ comment on column dlq.alert_deliveries.rule is 'The alert''s rule: what a channe
 comment on column dlq.alert_deliveries.channel is 'The channel in dlq.alert_channels.';
 comment on column dlq.alert_deliveries.event is 'raised, changed (or raised again, to a channel that knows of it) or resolved.';
 comment on column dlq.alert_deliveries.status is
-$$waiting, sent (not answered yet), delivered (2xx), refused (an answer that another try would not change), given_up (a day after the
+$$waiting, sent (not answered yet), delivered (2xx), refused (sent once more after the channel has taken something), given_up (a day after the
 alert was resolved), or superseded: a later edge said all of it before this one was sent.$$;
 comment on column dlq.alert_deliveries.error is 'What went wrong, last.';
 comment on column dlq.alert_deliveries.reply is 'The first 1,000 bytes of the last answer''s body.';
