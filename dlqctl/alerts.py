@@ -10,7 +10,7 @@ import psycopg
 
 from dlqctl.errors import DlqctlError
 
-CHANNEL_COLUMNS = ("name", "kind", "url", "secret", "severities", "enabled", "waiting", "last_status", "trouble")
+CHANNEL_COLUMNS = ("name", "kind", "host", "secret", "severities", "enabled", "waiting", "last_status", "trouble")
 _RULE_COLUMNS = (
     "rule", "state", "severity", "since", "threshold", "hold", "quiet", "severity_at_warning", "severity_at_error",
     "silenced_until", "silenced_by", "silence_reason", "subjects", "detail", "runbook",

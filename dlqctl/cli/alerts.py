@@ -40,7 +40,11 @@ def alerts_list(dsn: str | None, output_format: str) -> None:
 @click.option(
     "--severity-at-warning", type=click.Choice([*_SEVERITIES, "none"]), help="While its line of health says warning."
 )
-@click.option("--severity-at-error", type=click.Choice([*_SEVERITIES, "none"]), help="While it says error.")
+@click.option(
+    "--severity-at-error",
+    type=click.Choice([*_SEVERITIES, "none"]),
+    help="While it says error; none: as at a warning.",
+)
 @click.option("--runbook", metavar="URL", help="What to do about it; sent along as a link.")
 @click.option("--enable/--disable", "enabled", default=None, help="A disabled rule raises nothing.")
 @database

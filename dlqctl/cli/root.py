@@ -142,6 +142,8 @@ def _explain(error: Exception) -> DlqctlError | None:
         return DlqctlError(said, "more time for it: PGOPTIONS='-c statement_timeout=10min', before the same")
     if isinstance(error, errors.LockNotAvailable):
         return DlqctlError(said, "the same again; who is at work: select * from pg_stat_activity where state <> 'idle'")
+    if isinstance(error, errors.InvalidDatetimeFormat):
+        return DlqctlError(said, error.diag.message_hint or "for example '2 hours', or a time: '2026-03-04 10:35'")
     # 57P: somebody has ended it, or the server; 25P03: it was idle for too long, as while a list is read page by page
     state = error.diag.sqlstate
     if (isinstance(error, psycopg.OperationalError) and state is None) or (state or "").startswith(("57P", "25P03")):

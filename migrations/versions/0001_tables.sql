@@ -577,7 +577,7 @@ comment on column dlq.alert_rules.enabled is 'If false, it raises no alert. The 
 comment on column dlq.alert_rules.name is 'The line''s name in dlq.health.';
 comment on column dlq.alert_rules.severity_at_warning is
 'How severe it is while the line says warning: info, warning, error or critical, as PagerDuty has them. Null: no alert then.';
-comment on column dlq.alert_rules.severity_at_error is 'The same while it says error. Null: as at a warning.';
+comment on column dlq.alert_rules.severity_at_error is 'The same while it says error. Null: as at a warning, so that nothing is resolved by getting worse.';
 comment on column dlq.alert_rules.runbook is 'What to do about it. An http(s) URL is sent as a link.';
 
 create table dlq.alert_silences (
@@ -615,7 +615,8 @@ create table dlq.alert_channels (
   constraint kind_is_known check (kind in ('pagerduty', 'slack', 'webhook')),
   constraint url_is_http check (url ~ '^https?://([a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?$'),
   constraint pagerduty_has_a_key check (kind <> 'pagerduty' or secret is not null and position('{secret}' in url) = 0),
-  constraint secret_has_a_place check (kind <> 'slack' or (secret is not null) = (position('{secret}' in url) > 0)),
+  constraint secret_has_a_place check (
+    kind <> 'slack' or (secret is not null) = (position('{secret}' in url) > 0) and (secret is not null or host <> 'hooks.slack.com')),
   constraint url_has_its_secret check (secret is not null or position('{secret}' in url) = 0),
   constraint severities_are_known check (
     cardinality(severities) > 0 and severities <@ '{critical,error,warning,info}' and array_position(severities, null) is null)
@@ -640,7 +641,7 @@ $$;
 comment on table dlq.alert_channels is 'Who is told of alerts: PagerDuty, Slack, or any webhook.';
 comment on column dlq.alert_channels.created_at is 'When it was set first.';
 comment on column dlq.alert_channels.updated_at is 'When it was set last.';
-comment on column dlq.alert_channels.enabled is 'If false, nothing is sent to it, and nothing is kept for it.';
+comment on column dlq.alert_channels.enabled is 'If false, nothing is sent to it, and of what begins nothing is kept for it; what it was told of is resolved when it is enabled.';
 comment on column dlq.alert_channels.allow_http is 'Whether url may be http.';
 comment on column dlq.alert_channels.allow_private is 'Whether url may name a host that is not public, as in dlq.endpoints.';
 comment on column dlq.alert_channels.name is 'Its name here: 1 to 63 of a-z, 0-9, _ and -.';
@@ -729,7 +730,7 @@ comment on column dlq.alert_deliveries.rule is 'The alert''s rule: what a channe
 comment on column dlq.alert_deliveries.channel is 'The channel in dlq.alert_channels.';
 comment on column dlq.alert_deliveries.event is 'raised, changed (or raised again, to a channel that knows of it) or resolved.';
 comment on column dlq.alert_deliveries.status is
-$$waiting, sent (not answered yet), delivered (2xx), refused (an answer that another try would not change), given_up (a day after the
+$$waiting, sent (not answered yet), delivered (2xx), refused (sent once more after the channel has taken something), given_up (a day after the
 alert was resolved), or superseded: a later edge said all of it before this one was sent.$$;
 comment on column dlq.alert_deliveries.error is 'What went wrong, last.';
 comment on column dlq.alert_deliveries.reply is 'The first 1,000 bytes of the last answer''s body.';

@@ -15,7 +15,7 @@ grant select, update on dlq.settings, dlq.alert_rules to dlq_admin;
 grant select, insert, update, delete on dlq.alert_channels to dlq_admin;
 grant select on dlq.alerts, dlq.alert_deliveries, dlq.alert_requests to dlq_admin;
 grant select on dlq.alert_silences, dlq.alert_evaluation, dlq.alert_states, dlq.alert_channel_states to dlq_admin, dlq_reader;
-grant select on dlq.alert_rules, dlq.alert_channels, dlq.alerts, dlq.alert_requests to dlq_reader;
+grant select on dlq.alert_rules, dlq.alerts, dlq.alert_requests to dlq_reader;
 
 grant select
   (id, service, status, retry_count, attempt_count, unanswered_count, created_at, next_retry_at, last_retry_at,
@@ -35,6 +35,9 @@ grant select
   (created_at, updated_at, timeout_ms, max_in_flight, enabled, allow_http, allow_private, service, url, health_url, host, retry_schedule,
    signing, secret_names, auth, auth_secret, body)
   on dlq.endpoints to dlq_reader;
+grant select  -- without the url: whoever knows that of a chat's webhook may write there
+  (created_at, updated_at, enabled, allow_http, allow_private, name, kind, host, secret, severities)
+  on dlq.alert_channels to dlq_reader;
 grant select
   (created_at, next_try_at, sent_at, settled_at, alert_id, edge, attempts, status_code, rule, channel, event, status)
   on dlq.alert_deliveries to dlq_reader;
@@ -55,7 +58,9 @@ grant execute on function
 
 grant execute on function public.dlq_health() to dlq_admin, dlq_reader;
 -- The views call these with the rights of whoever reads them.
-grant execute on function dlq._now(), dlq._why_not_sending(), dlq._is_paused(text), dlq._missing_secret(text), dlq._missing_key(text), dlq._metrics(), dlq._cron_status(), dlq._net_queue()
+grant execute on function
+  dlq._now(), dlq._why_not_sending(), dlq._is_paused(text), dlq._missing_secret(text), dlq._missing_key(text), dlq._a_few(text[], text),
+  dlq._metrics(), dlq._cron_status(), dlq._net_queue()
   to dlq_admin, dlq_reader;
 grant execute on function
   dlq._jobs(), dlq._to_interval(text), dlq._cron_facts(), dlq._our_jobs(jsonb), dlq._wrong_jobs(jsonb), dlq._may_run_jobs(oid), dlq.cron_checks(jsonb)

@@ -50,7 +50,7 @@ begin
     v_subjects := dlq._alert_subjects(v_line.rule);
     if v_alert.edge = 0 and v_now - v_alert.since >= v_line.hold
       or v_alert.edge > 0 and dlq._severity_rank(v_line.severity) > dlq._severity_rank(v_alert.severity)
-      or v_alert.edge > 0 and not v_subjects <@ v_alert.subjects
+      or v_alert.edge > 0 and exists (select unnest(v_subjects) except select unnest(v_alert.subjects))
     then
       update dlq.alerts as a
       set

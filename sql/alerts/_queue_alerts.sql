@@ -1,5 +1,6 @@
 -- For each channel that takes it, the edge at which an alert stands now, once: by the key of dlq.alert_deliveries. Goes by what is
 -- raised and who has been told, not by what happened, so it also finds what was silenced then, and channels that are new.
+-- What a channel refused is sent once more after it has taken something: its key was mended, and the alert still stands.
 -- An edge before, of which the channel has not been sent anything or was refused it for now, is left out: this one says it all.
 create or replace function dlq._queue_alerts()
 returns integer
@@ -8,6 +9,15 @@ as $$
 declare
   v_queued integer;
 begin
+  update dlq.alert_deliveries as d
+  set status = 'waiting', settled_at = null, next_try_at = dlq._now()
+  from dlq.alerts as a
+  where a.id = d.alert_id and d.edge = a.edge and d.status = 'refused'
+    and a.resolved_at is null and a.good_since is null and not dlq._is_silenced(a.rule)
+    and exists (
+      select from dlq.alert_deliveries as t
+      where t.channel = d.channel and t.status = 'delivered' and t.settled_at > d.settled_at);
+
   with due as materialized (
     select a.id, a.edge, a.rule, c.name as channel
     from dlq.alerts as a

@@ -1,5 +1,6 @@
 -- Resolves an alert, and lets those know who have been told of it: also who is silenced, since it takes something off the list.
--- What nobody has been sent yet is not sent any more.
+-- What nobody has been sent yet is not sent any more, nor again what waits for a channel that is disabled: that one is told when it
+-- is enabled that it is over, and of nothing else.
 create or replace function dlq._resolve_alert(alert_id bigint)
 returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -12,13 +13,14 @@ begin
 
   update dlq.alert_deliveries as d
   set status = 'superseded', settled_at = dlq._now()
-  where d.alert_id = _resolve_alert.alert_id and d.status = 'waiting' and d.attempts = 0;
+  where d.alert_id = _resolve_alert.alert_id and d.status = 'waiting'
+    and (d.attempts = 0 or not exists (select from dlq.alert_channels as c where c.name = d.channel and c.enabled));
 
   insert into dlq.alert_deliveries (alert_id, edge, rule, channel, event, created_at, next_try_at)
   select a.id, a.edge, a.rule, d.channel, 'resolved', dlq._now(), dlq._now()
   from dlq.alerts as a
     join dlq.alert_deliveries as d on d.alert_id = a.id
-    join dlq.alert_channels as c on c.name = d.channel and c.enabled
+    join dlq.alert_channels as c on c.name = d.channel
   where a.id = _resolve_alert.alert_id and d.attempts > 0
   group by a.id, d.channel;
 end

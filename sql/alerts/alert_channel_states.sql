@@ -3,7 +3,7 @@
 create or replace view dlq.alert_channel_states
 as
 select
-  c.name, c.kind, c.url, c.secret, c.severities, c.enabled, c.created_at,
+  c.name, c.kind, c.host, c.secret, c.severities, c.enabled, c.created_at,
   l.settled_at as last_settled_at,
   l.status as last_status,
   coalesce(w.n, 0) as waiting,

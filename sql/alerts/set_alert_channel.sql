@@ -1,5 +1,5 @@
 -- Says who is told of alerts. What is null stays as it is, or takes its default on a new row: the URLs of PagerDuty and Slack, every
--- severity.
+-- severity. A channel that becomes one of another kind begins with that kind's URL.
 create or replace function dlq.set_alert_channel(
   name text,
   kind text default null,
@@ -22,7 +22,7 @@ begin
   select
     set_alert_channel.name,
     k.kind,
-    coalesce(set_alert_channel.url, o.url, case k.kind
+    coalesce(set_alert_channel.url, case when o.kind = k.kind then o.url end, case k.kind
       when 'pagerduty' then 'https://events.pagerduty.com/v2/enqueue'
       when 'slack' then 'https://hooks.slack.com/services/{secret}' end),
     nullif(coalesce(set_alert_channel.secret, o.secret), 'none'),

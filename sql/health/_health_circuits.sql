@@ -9,9 +9,9 @@ select
     format('mend the endpoint, and it goes on by itself; at once: dlqctl endpoints reset %s --reason WHY', c.first) end as remediation
 from (
   select count(*) as n, min(e.failing_since) as since, (array_agg(e.service order by e.failing_since))[1] as first,
-    string_agg(format('%s fails since %s (%s), %s', e.service, date_trunc('second', e.failing_since), e.trouble,
-      case when e.cap = 0 then format('next try %s', date_trunc('second', e.probe_at)) else 'and its failures use up retries again' end),
-      '; ' order by e.failing_since) as circuits
+    dlq._a_few(array_agg(format('%s fails since %s (%s), %s', e.service, date_trunc('second', e.failing_since), e.trouble,
+      case when e.cap = 0 then format('next try %s', date_trunc('second', e.probe_at)) else 'and its failures use up retries again' end)
+      order by e.failing_since), '; ') as circuits
   from dlq._failing_endpoints as e
 ) as c
   cross join dlq._thresholds as t;

@@ -8,7 +8,7 @@ select
     else 'every waiting service has one' end as detail,
   case when u.n > 0 then format('dlqctl endpoints set %s URL', u.first) end as remediation
 from (
-  select count(*) as n, min(v.service) as first, string_agg(v.service, ', ' order by v.service) as services
+  select count(*) as n, min(v.service) as first, dlq._a_few(array_agg(v.service order by v.service)) as services
   from dlq._waiting as v
   where not v.has_endpoint
 ) as u;

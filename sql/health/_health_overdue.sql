@@ -9,7 +9,7 @@ select
 from dlq._thresholds as t
   cross join lateral (
     select count(*) as n, date_trunc('second', min(v.first_due)) as since,
-      string_agg(v.service, ', ' order by v.first_due) as services
+      dlq._a_few(array_agg(v.service order by v.first_due)) as services
     from dlq._waiting as v
     where v.has_endpoint and not v.is_held and v.missing_secret is null and v.first_due < dlq._now() - t.overdue
   ) as o;

@@ -13,7 +13,7 @@ select
   end as remediation
 from (
   select count(*) as n, min(h.service) filter (where h.is_pause) as first, min(h.service) filter (where not h.is_pause) as disabled,
-    string_agg(h.words, '; ' order by h.service) as pauses
+    dlq._a_few(array_agg(h.words order by h.service), '; ') as pauses
   from (
     select true as is_pause, p.service,
       format('%s by %s: %s', case p.service when '*' then 'everything' else p.service end, p.paused_by, p.reason) as words

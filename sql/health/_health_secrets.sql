@@ -7,7 +7,8 @@ select
   case when m.n > 0 then m.missing else 'every waiting service has its own' end as detail,
   case when m.n > 0 then 'dlqctl secrets list' end as remediation
 from (
-  select count(*) as n, string_agg(format('%s waits: %s', v.service, v.missing_secret), '; ' order by v.service) as missing
+  select count(*) as n,
+    dlq._a_few(array_agg(format('%s waits: %s', v.service, v.missing_secret) order by v.service), '; ') as missing
   from dlq._waiting as v
   where v.missing_secret is not null
 ) as m;

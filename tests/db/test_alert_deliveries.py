@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 from typing import Any
 
 import psycopg
@@ -127,6 +128,20 @@ def test_400_is_final(alerts: Alerts) -> None:
     (delivery,) = alerts.queue.rows("select * from dlq.alert_deliveries where rule = 'pending'")
     assert (delivery["status"], delivery["status_code"]) == ("refused", 400)
     assert delivery["reply"] == '{"status": "invalid event"}'
+
+
+def test_what_was_refused_is_told_once_the_channel_takes_something(alerts: Alerts) -> None:
+    trouble(alerts)
+    alerts.minute()
+    alerts.answer(400)
+    alerts.minute(2)
+    alerts.queue.conn.execute("select dlq.test_alert_channel('pager')")
+    alerts.answer()
+    alerts.minute()
+    told = [request["body"] for request in alerts.answer(400)]
+    assert [body["payload"]["class"] for body in told if body["event_action"] == "trigger"] == ["pending"]
+    alerts.minute(2)
+    assert alerts.queued() == []  # refused again after what was taken: final again
 
 
 def test_it_is_tried_while_it_is_raised_and_for_a_day_after(alerts: Alerts) -> None:
@@ -343,6 +358,40 @@ def test_a_new_channel_hears_of_what_is_raised_and_a_disabled_one_of_nothing(ale
     assert [request["url"] for request in alerts.queued()] == ["https://late.example/hook"]
 
 
+def test_a_channel_that_is_removed_and_set_again_hears_of_what_is_raised(alerts: Alerts) -> None:
+    trouble(alerts)
+    alerts.minute()
+    alerts.answer()
+    alerts.minute()
+    alerts.queue.conn.execute("select dlq.remove_alert_channel('pager')")
+    alerts.channel()
+    alerts.minute()
+    (request,) = alerts.queued()
+    assert request["body"]["event_action"] == "trigger"
+
+
+def test_a_channel_that_is_disabled_meanwhile_hears_that_it_is_over_and_is_not_called_for_it(alerts: Alerts) -> None:
+    trouble(alerts)
+    alerts.minute()
+    alerts.answer(503)
+    alerts.minute()
+    alerts.queue.conn.execute("select dlq.set_alert_channel('pager', enabled => false)")
+    end_trouble(alerts)
+    alerts.minute(7)
+    assert alerts.queued() == []
+    alerts.queue.conn.execute("select dlq.set_alert_channel('pager', enabled => true)")
+    alerts.minute()
+    (request,) = alerts.queued()
+    assert request["body"]["event_action"] == "resolve"
+
+
+def test_a_channel_of_another_kind_goes_to_that_kinds_place(alerts: Alerts) -> None:
+    alerts.queue.conn.execute("select dlq.set_alert_channel('team', 'webhook', 'https://hook.example/')")
+    alerts.queue.conn.execute("select dlq.set_alert_channel('team', 'slack', secret => 'SLACK')")
+    (channel,) = alerts.queue.rows("select url from dlq.alert_channels where name = 'team'")
+    assert channel["url"] == "https://hooks.slack.com/services/{secret}"
+
+
 def test_a_change_takes_the_place_of_what_could_not_be_told_yet(alerts: Alerts) -> None:
     def open_circuit(service: str) -> None:
         alerts.queue.conn.execute(
@@ -362,6 +411,24 @@ def test_a_change_takes_the_place_of_what_could_not_be_told_yet(alerts: Alerts) 
     alerts.minute()
     assert request["body"]["payload"]["custom_details"]["services"] == ["shop", "till"]
     assert alerts.deliveries() == [("circuits", "raised", "superseded", 1), ("circuits", "raised", "delivered", 1)]
+
+
+def test_an_alert_of_thousands_of_services_is_no_larger_than_a_pager_takes(alerts: Alerts) -> None:
+    alerts.queue.conn.execute("select dlq.set_alert_rule('circuits', hold => '0')")
+    alerts.queue.conn.execute(
+        """
+        insert into dlq.endpoint_state (service, cap, failing_since, probe_at, trouble)
+        select rpad('s' || n, 63, 'x'), 0, dlq._now(), dlq._now() + interval '1 day', repeat('ü', 300)
+        from generate_series(1, 3000) as n
+        """
+    )
+    alerts.minute()
+    (request,) = alerts.queued()
+    payload = request["body"]["payload"]
+    assert len(payload["summary"]) <= 1024
+    assert len(json.dumps(request["body"])) < 64_000
+    (line,) = alerts.queue.rows("select detail from dlq.health where name = 'circuits'")
+    assert line["detail"].endswith("; and 2990 more")
 
 
 def test_one_that_cannot_be_sent_says_why_and_holds_up_no_other(alerts: Alerts) -> None:
@@ -434,6 +501,7 @@ def test_a_runbook_that_is_a_url_is_a_link(alerts: Alerts) -> None:
     [
         ("'pager2', 'pagerduty'", "--secret"),
         ("'team', 'slack', url => 'https://hooks.slack.com/services/T0/B0/x', secret => 'S'", "{secret}"),
+        ("'team', 'slack', url => 'https://hooks.slack.com/services/T0/B0/x'", "{secret}"),
         ("'hook', 'webhook'", "url"),
         ("'hook', 'webhook', url => 'http://hook.example/'", "--allow-http"),
         ("'hook', 'webhook', url => 'https://127.0.0.1/'", "--allow-private"),
