@@ -334,7 +334,8 @@ def test_what_is_the_users_survives_a_repair(with_theirs: str) -> None:
 def test_what_is_the_users_survives_a_release_that_drops_and_replaces(with_theirs: str, release: Release) -> None:
     a_function_has_another_argument(release)
     release.edit("views/backlog.sql", "b.due_1_hour, b.due_1_day", "b.due_1_hour")
-    release.edit("views/backlog.sql", "comment on column dlq.backlog.due_1_day is 'Those that have been due for longer than a day.';", "")
+    comment = "comment on column dlq.backlog.due_1_day is 'Those that have been due for longer than a day.';"
+    release.edit("views/backlog.sql", comment, "")
     release.edit("health/health.sql", "select c.name,", "select c.name::varchar as name,")
 
     migrate(with_theirs, cron=False)
