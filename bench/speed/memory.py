@@ -22,6 +22,7 @@ from bench.report import Report, tell
 from dlqctl.cluster import start_cluster
 
 SMALL = 10_000
+REPLAYED_AT_ONCE = 100_000  # no more: the next replay goes on with the next
 FAILED: LiteralString = """
 insert into webhook_dlq (service, payload, status, created_at, updated_at, settled_at)
 select 'shop', jsonb_build_object('n', n, 'text', repeat('x', 200)), 'failed', now(), now(), now()
@@ -96,8 +97,9 @@ def main() -> None:
             load(q, entries)
             dsn, every = q.cluster.dsn(), str(entries)
             most["list --format json"].append(most_resident(dsn, "list", "--format", "json", "--limit", every))
+            at_once = str(min(entries, REPLAYED_AT_ONCE))
             most["replay"].append(
-                most_resident(dsn, "replay", "--reason", "bench", "--max-entries", every, "--yes", "--no-watch")
+                most_resident(dsn, "replay", "--reason", "bench", "--max-entries", at_once, "--yes", "--no-watch")
             )
     most["adopt"] += [adopt(SMALL), adopt(args.entries)]
     rows = [(name, *(f"{mib:.0f}" for mib in of)) for name, of in most.items()]

@@ -10,6 +10,7 @@
 -- for the next pass. An entry that a person has settled meanwhile stays as it is; one that a person has made
 -- due again stays due, unless it was delivered. The caller holds the engine's lock and its rows of dlq.in_flight.
 -- What the answers say of their endpoints moves the caps: see dlq._move_cap().
+-- No scan of dlq.in_flight for each entry: it is small when this is planned, and may hold thousands of dead rows later.
 create or replace function dlq._settle(
   entry_ids uuid[],
   outcomes text[],
@@ -21,7 +22,7 @@ create or replace function dlq._settle(
   out failed integer,
   out unanswered integer
 )
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
   v_service record;

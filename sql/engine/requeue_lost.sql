@@ -4,8 +4,9 @@
 -- nor answered for its timeout and a minute. Both are looked up in ONE statement: in two, a request that was
 -- answered in between looks lost. The minute: pg_net 0.11 to 0.17 keeps a request in neither while it is sent.
 -- One transaction; does nothing beside another engine.
+-- No scan of dlq.in_flight for each entry: it is small when this is planned, and may hold thousands of dead rows later.
 create or replace function dlq.requeue_lost(out unanswered integer)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
 as $$
 declare
   v_net_oid oid := case when not dlq._is_foreign('net') then to_regclass('net._http_response') end;
