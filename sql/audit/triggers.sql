@@ -244,7 +244,7 @@ comment on trigger audit_truncate on dlq.alert_rules is 'Records who empties it.
 create or replace trigger audit
 after insert or update or delete on dlq.alert_channels
 for each row execute function dlq._audit_change(
-  'name', 'created_at', 'kind', 'url', 'secret', 'severities', 'enabled', 'allow_http', 'allow_private');
+  'name', 'created_at', 'kind', 'host', 'secret', 'severities', 'enabled', 'allow_http', 'allow_private');
 alter table dlq.alert_channels enable always trigger audit;
 comment on trigger audit on dlq.alert_channels is 'Records who changes who is told.';
 

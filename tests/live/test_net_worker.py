@@ -288,7 +288,7 @@ def test_one_slow_request_holds_up_nobody(db: Connection, start: Start, receiver
 def test_in_every_snapshot_a_request_is_queued_or_answered(
     net_database: str, db: Connection, start: Start, receiver: Receiver
 ) -> None:
-    ids = set(post(db, receiver.url("/ok"), 2000))
+    ids = set(post(db, receiver.url("/ok"), 10_000))
     start()
     start()
     snapshots: list[int] = []
@@ -298,7 +298,7 @@ def test_in_every_snapshot_a_request_is_queued_or_answered(
             with reader.transaction():
                 replies = [row[0] for row in reader.execute("select id from net._http_response")]
                 waiting = [row[0] for row in reader.execute("select id from net.http_request_queue")]
-            assert len(replies) + len(waiting) == 2000
+            assert len(replies) + len(waiting) == 10_000
             assert ids == {*replies, *waiting}
             snapshots.append(len(waiting))
     assert len(set(snapshots)) > 3, "all was over before it was looked at"
