@@ -240,7 +240,7 @@ def test_pg_cron_in_another_database_is_named_and_its_job_goes(cron_database: st
     assert ask(shop, "select count(*) from webhook_dlq") == 0
 
     uninstalled(shop, "--cron-dsn", "dbname=dlq")
-    assert ask(cron_database, "select array_agg(database) from cron.job") == ["dlq", "dlq"]
+    assert ask(cron_database, "select array_agg(database) from cron.job") == ["dlq", "dlq", "dlq"]
     assert ask(cron_database, "select to_regclass('webhook_dlq') is not null") is True
 
 
