@@ -98,7 +98,7 @@ def box() -> Iterator[Sandbox]:
         yield box
 
 
-def _until(found: Callable[[], Any], folder: Path, seconds: float = 30) -> Any:
+def _until(found: Callable[[], Any], folder: Path, seconds: float = 90) -> Any:
     """Ask until there is an answer; fails with what the programs said."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
