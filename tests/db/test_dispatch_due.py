@@ -224,10 +224,10 @@ def test_a_missing_right_uses_up_nobodys_retries(queue: Queue) -> None:
     assert (queue.entry(entry_id)["status"], queue.entry(in_flight)["status"]) == ("pending", "processing")
 
 
-@pytest.mark.parametrize("owner", ["postgres", "stranger"])
+@pytest.mark.parametrize("owner", ["postgres", "foreign_owner"])
 def test_a_schema_net_that_may_not_be_used_is_said_to_be_one(queue: Queue, owner: str) -> None:
     queue.conn.execute(
-        "do $$ begin if to_regrole('stranger') is null then create role stranger; end if; end $$;"
+        "do $$ begin if to_regrole('foreign_owner') is null then create role foreign_owner; end if; end $$;"
         f"alter schema net owner to {owner}; revoke usage on schema net from dlq_owner, public".encode()
     )
     with pytest.raises(psycopg.Error) as caught:
