@@ -137,13 +137,14 @@ def empty_database(cluster: Cluster) -> Iterator[str]:
 def database(cluster: Cluster, template: str) -> Iterator[str]:
     """The DSN of a new database with dlqctl installed, declared to be production."""
     with _database(cluster, template) as dsn:
-        # The copy would know that it is one, and send nothing.
+        # The copy would know that it is one, and send nothing; and it is new, however old the template is.
         with psycopg.connect(dsn) as conn:
             conn.execute("set session_replication_role = replica")
             conn.execute(
-                "update dlq.settings set database_oid ="
+                "update dlq.settings set installed_at = clock_timestamp(), database_oid ="
                 " (select oid from pg_catalog.pg_database where datname = current_database())"
             )
+            conn.execute("update dlq.alert_evaluation set evaluated_at = clock_timestamp()")
         yield dsn
 
 

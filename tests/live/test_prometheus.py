@@ -105,7 +105,7 @@ def _until(found: Callable[[], Any], folder: Path, seconds: float = 90) -> Any:
         try:
             if answer := found():
                 return answer
-        except httpx.TransportError:
+        except (httpx.TransportError, ValueError):  # not there yet, or not ready and says so in words
             pass
         time.sleep(0.1)
     raise AssertionError("\n".join(log.read_text() for log in folder.glob("*.log")))

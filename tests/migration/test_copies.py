@@ -143,7 +143,7 @@ def test_the_job_comes_along_with_a_dump_of_pg_crons_database_and_sends_nothing(
     try:
         restore(cron_database, copy, "custom")
 
-        assert ask(copy, "select count(*) from cron.job where active") == 2
+        assert ask(copy, "select count(*) from cron.job where active") == 3
         calls_nobody(copy, receiver)
         assert run("--dsn", copy, "migrate").code == 0
         calls_nobody(copy, receiver)

@@ -67,7 +67,7 @@ def test_functions_views_and_grants_are_repaired_under_everybody_s_locks(databas
         database,
         "alter function dlq.resume(text, text) stable",
         "comment on view dlq.entries is null",
-        "drop view dlq.backlog",
+        "drop view dlq.upcoming",
         "grant select on webhook_dlq to public",
     )
     with psycopg.connect(database) as holder:

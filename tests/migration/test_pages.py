@@ -79,7 +79,7 @@ def test_managed_servers(_cron_cluster: Cluster, cron_database: str, tmp_path: P
         do(cron_database, *filter(str.strip, grants.split(";")))
         words = migrate_and_verify.replace("dbname=postgres", "dbname=dlq")
         type_(f"export PGUSER=keeper\n{words}", _cron_cluster, "shop", tmp_path)
-        assert ask(cron_database, "select array_agg(username) from cron.job") == ["keeper", "keeper"]
+        assert ask(cron_database, "select array_agg(username) from cron.job") == ["keeper", "keeper", "keeper"]
     finally:
         do(cron_database, "drop extension pg_cron", "drop owned by keeper")
         do(cron_database, "drop database shop with (force)", "drop role keeper")
