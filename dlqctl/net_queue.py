@@ -21,8 +21,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from dlqctl import __version__
-from dlqctl.connection import connect
-from dlqctl.errors import CannotConnect, DlqctlError
+from dlqctl.errors import DlqctlError
 from dlqctl.net_http import Answer, Request
 
 LOCK_CLASS = 1684828526  # b"dlqn"; with it the worker's number, or 0 for what one worker at a time does
@@ -184,15 +183,15 @@ def require_session(conn: psycopg.Connection, dsn: str) -> None:
     mine = _backend(conn)
     if conn.info.backend_pid == mine:
         return  # no pooler
-    try:
-        with connect(dsn) as other:
+    try:  # not by our own connect(), which asks something at once, and nobody would end its wait
+        with psycopg.connect(dsn, connect_timeout=10, prepare_threshold=None) as other:
             timer = threading.Timer(POOLER_SECONDS, _cut, (other.fileno(),))
             timer.start()
             try:
                 is_lent = _backend(other) == mine or _backend(conn) != mine
             finally:
                 timer.cancel()
-    except (psycopg.Error, CannotConnect):
+    except psycopg.Error:
         return
     if is_lent:
         raise DlqctlError(

@@ -267,7 +267,8 @@ def test_nobody_is_called_for_what_is_over_before_it_could_be_told(alerts: Alert
 
 
 def test_a_foreign_net_schema_is_not_called(alerts: Alerts) -> None:
-    alerts.queue.conn.execute("do $$ begin create role foreign_owner; exception when duplicate_object then null; end $$")
+    make = "do $$ begin create role foreign_owner; exception when duplicate_object then null; end $$"
+    alerts.queue.conn.execute(make)
     alerts.queue.conn.execute("alter schema net owner to foreign_owner")
     alerts.queue.conn.execute("grant usage on schema net to public")
     trouble(alerts)
