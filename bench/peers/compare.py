@@ -68,7 +68,7 @@ language sql security definer set search_path = pg_catalog, pg_temp as $$
     update public.webhook_dlq as e
     set status = 'processing', attempt_count = e.attempt_count + 1, next_retry_at = null,
       last_retry_at = now(), updated_at = now()
-    where e.id = any ((select dlq._claim(100))::uuid[])
+    where e.id = any ((select c.entry_ids from dlq._claim(100) as c)::uuid[])
     returning e.id
   )
   insert into dlq.in_flight (entry_id, request_id, dispatched_at, net_oid, attempt, timeout_ms, service, digest)
@@ -125,7 +125,7 @@ class Ours:
             if step == "collect_responses":
                 self._q.answer()
             began = time.perf_counter()
-            (moved,) = self._q.conn.execute("select dlq._step(%s, %s)", (run, step)).fetchall()
+            (moved,) = self._q.conn.execute("select moved from dlq._step(%s, %s)", (run, step)).fetchall()
             took += time.perf_counter() - began
             assert moved[0] == (0 if step == "requeue_lost" else 100), f"{step}: {moved[0]} of 100"
         self._q.conn.execute("select dlq._end_run(%s)", (run,))

@@ -69,7 +69,7 @@ grant execute on function
 grant execute on function public.process_dlq_entries() to dlq_admin;
 grant execute on procedure dlq.run_cycle() to dlq_admin;
 grant execute on function
-  dlq._cycle_budget(), dlq._begin_run(), dlq._step(bigint, text), dlq._next_pass(bigint, integer, interval)
+  dlq._cycle_budget(), dlq._begin_run(), dlq._step(bigint, text, jsonb), dlq._next_pass(bigint, integer, interval)
   to dlq_admin;
 grant execute on procedure dlq.maintain() to dlq_admin;
 grant execute on function

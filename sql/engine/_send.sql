@@ -1,10 +1,10 @@
 -- Hands entries to the sender and records it, in one statement: each is processing, queued in pg_net and in flight, or
 -- none of it. Raises what net.http_post() raises: dispatch_due() then redoes the batch entry by entry.
 -- What is signed is what goes over the wire, byte for byte: convert_to(body::text, 'UTF8') is how pg_net sends a jsonb.
--- The caller has locked the entries.
+-- The caller has locked the entries. Planned as _settle() is: "limit" and "offset" keep the queue being read by ids alone.
 create or replace function dlq._send(entry_ids uuid[])
 returns integer
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
   v_sent integer;
@@ -12,7 +12,9 @@ begin
   with chosen as materialized (
     select o.nth, e.id, e.service, e.attempt_count + 1 as attempt, e.correlation_id, e.headers, e.payload, e.raw_body
     from unnest(_send.entry_ids) with ordinality as o (id, nth)
-      join public.webhook_dlq as e on e.id = o.id and e.status = 'pending'
+      cross join lateral (select l.* from public.webhook_dlq as l where l.id = o.id offset 0) as e
+    where e.status = 'pending'
+    limit cardinality(_send.entry_ids)
   ),
   callees as materialized (  -- what is the same for all entries of a service
     select

@@ -10,7 +10,9 @@
 -- for the next pass. An entry that a person has settled meanwhile stays as it is; one that a person has made
 -- due again stays due, unless it was delivered. The caller holds the engine's lock and its rows of dlq.in_flight.
 -- What the answers say of their endpoints moves the caps: see dlq._move_cap().
--- No scan of dlq.in_flight for each entry: it is small when this is planned, and may hold thousands of dead rows later.
+-- Planned once a session, perhaps over an empty queue, and run over a full one. So no scan of dlq.in_flight for each entry, which
+-- may hold thousands of dead rows later; and a "limit" that limits nothing, but has the planner expect one row: it looks up the entry of
+-- each then, while for ten it would read all of a queue that has hardly any.
 create or replace function dlq._settle(
   entry_ids uuid[],
   outcomes text[],
@@ -38,12 +40,14 @@ begin
         dlq._is_endpoints_fault(v.outcome, v.status_code) as is_endpoints_fault
       from unnest(entry_ids, outcomes, status_codes, errors, replies, waits)
         as v (entry_id, outcome, status_code, error, reply, wait)
+      limit cardinality(entry_ids)
     ),
     entries as (
       select
         v.*, e.service, e.status, e.retry_count, e.unanswered_count, e.last_retry_at, s.jitter, s.max_unanswered, s.retry_schedule,
         coalesce(f.is_probe, false) as is_probe,
         f.is_probe is true and v.is_endpoints_fault is true as is_in_vain,
+        f.request_id, f.dispatched_at,
         e.attempt_count + (v.outcome = 'not_sent')::integer as attempt
       from verdicts as v
         join public.webhook_dlq as e on e.id = v.entry_id
@@ -120,20 +124,18 @@ begin
       delete from dlq.in_flight as f
       using moved as m
       where f.entry_id = m.id
-      returning f.entry_id, f.request_id, f.dispatched_at
     ),
     recorded as (
       -- The counters of an entry can be edited by hand; history must not stop the run for it.
       insert into dlq.delivery_attempts
         (entry_id, dispatched_at, settled_at, request_id, attempt, status_code, is_probe, outcome, service, error, reply)
       select
-        d.entry_id, coalesce(l.dispatched_at, d.last_retry_at, clock_timestamp()), clock_timestamp(), l.request_id,
+        d.entry_id, coalesce(d.dispatched_at, d.last_retry_at, clock_timestamp()), clock_timestamp(), d.request_id,
         d.attempt, d.status_code, d.is_probe, d.outcome, d.service,
         case when d.outcome = 'unanswered' and d.new_status = 'failed'
           then format('%s; given up after %s attempts without an answer', d.error, d.unanswered_count + 1) else d.error end,
         d.reply
       from decided as d
-        left join landed as l using (entry_id)
       on conflict do nothing
       returning service, outcome, coalesce(status_code, 0) as status_code, outcome = 'network_error' and error ~* 'timeout' as is_timeout,
         case when outcome = 'not_sent' then 0 else greatest(date_part('epoch', settled_at - dispatched_at), 0) end as seconds
@@ -155,9 +157,8 @@ begin
     told as (  -- what speaks for or against the endpoint: nothing that was asked before its cap last moved
       select
         d.*,
-        case when t.cap_changed_at is null or l.dispatched_at > t.cap_changed_at then d.is_endpoints_fault end as is_fault
+        case when t.cap_changed_at is null or d.dispatched_at > t.cap_changed_at then d.is_endpoints_fault end as is_fault
       from decided as d
-        left join landed as l using (entry_id)
         left join dlq.endpoint_state as t on t.service = d.service
     )
     select

@@ -1,7 +1,7 @@
 -- Hands what is due to the sender. One transaction: an entry is queued in pg_net and recorded here, or neither.
 -- Does nothing beside another engine. WD004: on a copy of production, or without a sender, nothing is sent.
 -- If one request cannot be made, all are made one by one, and the one at fault counts as an attempt, not_sent.
-create or replace function dlq.dispatch_due(out dispatched integer, out failed integer)
+create or replace function dlq.dispatch_due(out dispatched integer, out failed integer, inout claimed jsonb default null)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off
 as $$
 declare
@@ -20,7 +20,7 @@ begin
     raise exception using errcode = 'WD004', message = v_message;
   end if;
 
-  v_due := dlq._claim(dlq._room());
+  select c.entry_ids, c.claimed into v_due, claimed from dlq._claim(dlq._room(), claimed) as c;
   if v_due is not null then
     begin
       dispatched := dlq._send(v_due);
@@ -47,5 +47,6 @@ begin
 end
 $$;
 
-comment on function dlq.dispatch_due() is
-'Hands what is due to the sender, and returns how many entries were dispatched and how many could not be sent. WD004: nothing may be sent from here.';
+comment on function dlq.dispatch_due(jsonb) is
+$$Hands what is due to the sender, and returns how many entries were dispatched and how many could not be sent. WD004: nothing may be sent from here.
+claimed is for the next pass of the same cycle, which then need not look past what this one has sent: see dlq._claim(). Without it everything is looked for.$$;

@@ -62,9 +62,11 @@ begin
     select g.entry_id from gone as g
     union
     select e.id
-    from public.webhook_dlq as e
-    where e.status = 'processing'
-      and not exists (select from dlq.in_flight as f where f.entry_id = e.id)
+    from (
+      -- In this order, because idx_webhook_dlq_status has it: any index of few rows would do, as long as nothing waits.
+      select p.id from public.webhook_dlq as p where p.status = 'processing' order by p.settled_at offset 0
+    ) as e
+    where not exists (select from dlq.in_flight as f where f.entry_id = e.id)
   ) as lost;
 
   if v_lost is not null then

@@ -13,6 +13,7 @@ declare
   v_budget interval;
   v_run bigint;
   v_sent integer;
+  v_claimed jsonb;
   v_wait double precision;
   v_look_at timestamptz := '-infinity';
 begin
@@ -29,7 +30,7 @@ begin
     end if;
     perform dlq._step(v_run, 'collect_responses');
     commit and chain;
-    v_sent := dlq._step(v_run, 'dispatch_due');
+    select s.moved, s.claimed into v_sent, v_claimed from dlq._step(v_run, 'dispatch_due', v_claimed) as s;
     commit and chain;
     v_wait := dlq._next_pass(v_run, v_sent, v_budget);
     commit and chain;

@@ -107,7 +107,7 @@ def test_a_claim_locks_no_more_than_it_sends(queue: Queue, database: str) -> Non
         queue.endpoint(service, max_in_flight=1000)
         queue.store_many(500, service)
     with psycopg.connect(database) as engine:
-        row = engine.execute("select cardinality(dlq._claim(20))").fetchone()
+        row = engine.execute("select cardinality(entry_ids) from dlq._claim(20)").fetchone()
         free = "select count(*) from (select from webhook_dlq for update skip locked) as free"
         assert (row, queue.one(free)) == ((20,), 980)
 
@@ -122,6 +122,33 @@ def test_the_most_overdue_come_first(queue: Queue) -> None:
         )
     queue.dispatch()
     assert {str(row["entry_id"]) for row in queue.rows("select entry_id from dlq.in_flight")} == {ids[1], ids[2]}
+
+
+def test_a_pass_does_not_look_past_what_its_cycle_has_claimed_but_for_a_minute(queue: Queue) -> None:
+    queue.endpoint(max_in_flight=100)
+    queue.store_many(2)
+    claimed = queue.one("select claimed::text from dlq.dispatch_due()")
+    for seconds in (0, 58, 62):
+        entry_id = queue.store(payload={"seconds": seconds})
+        queue.conn.execute(
+            "update webhook_dlq set next_retry_at = dlq._now() - %s * interval '1 s' where id = %s", (seconds, entry_id)
+        )
+    assert queue.one("select dispatched from dlq.dispatch_due(%s)", claimed) == 2
+    assert queue.dispatch() == 1  # another cycle looks for everything
+
+
+def test_how_far_a_service_is_claimed_says_nothing_of_the_others_nor_of_what_its_cap_has_left(queue: Queue) -> None:
+    queue.endpoint("one", max_in_flight=2)
+    queue.endpoint("two", max_in_flight=2)
+    queue.store_many(5, "one")
+    queue.conn.execute("update webhook_dlq set next_retry_at = next_retry_at - interval '1 day' where service = 'one'")
+    claimed = queue.one("select claimed::text from dlq.dispatch_due()")
+    queue.store_many(1, "two")
+    queue.conn.execute("update webhook_dlq set next_retry_at = next_retry_at - interval '2 days' where service = 'two'")
+    queue.endpoint("one", max_in_flight=100)
+    claimed = queue.one("select claimed::text from dlq.dispatch_due(%s)", claimed)
+    assert queue.one("select count(*) from dlq.in_flight") == 6
+    assert set(json.loads(claimed)) == {"one", "two"}
 
 
 def test_a_service_without_an_endpoint_follows_the_template_and_waits_where_there_is_none(queue: Queue) -> None:

@@ -276,3 +276,72 @@ def test_what_people_ask_has_an_index(big: Queue, statement: str, index: str) ->
     nodes = _plans(big.conn, statement)
     assert index in {node.get("Index Name") for node in nodes}
     assert not [node for node in nodes if node["Node Type"] == "Seq Scan"]
+
+
+@pytest.fixture
+def explained(queue: Queue) -> Queue:
+    """An empty queue with an endpoint, whose session explains what it runs."""
+    queue.endpoint(max_in_flight=200)
+    queue.conn.execute("update dlq.settings set max_in_flight = 400")
+    queue.conn.execute("load 'auto_explain'")
+    for setting in ("log_nested_statements = on", "log_format = json", "log_analyze = on", "log_buffers = on"):
+        queue.conn.execute(f"set auto_explain.{setting}".encode())
+    queue.conn.execute("set client_min_messages = log")
+    return queue
+
+
+def _answer_all(queue: Queue) -> None:
+    queue.conn.execute(
+        "with taken as (delete from net.http_request_queue returning id)"
+        " insert into net._http_response (id, status_code) select id, 200 from taken"
+    )
+
+
+def test_a_session_that_has_planned_over_an_empty_queue_reads_a_full_one_by_ids(explained: Queue) -> None:
+    for _ in range(2):
+        explained.store_many(3)
+        explained.dispatch()
+        _answer_all(explained)
+        explained.collect()
+    explained.conn.execute("set session_replication_role = replica")
+    explained.conn.execute(
+        "insert into webhook_dlq (service, payload, created_at, updated_at, status, next_retry_at, settled_at)"
+        " select 'shop', '1', now(), now(), case n % 2 when 0 then 'pending' else 'reprocessed' end,"
+        " case n % 2 when 0 then now() + interval '1 day' end, case n % 2 when 1 then now() end"
+        " from generate_series(1, 10000) as n"
+    )
+    explained.conn.execute("set session_replication_role = origin")
+    explained.store_many(100)
+    explained.conn.execute("set auto_explain.log_min_duration = 0")
+    nodes = _plans(explained.conn, "select dlq._step(1, 'dispatch_due')")
+    assert explained.one("select count(*) from dlq.in_flight") == 100
+    _answer_all(explained)
+    nodes += _plans(explained.conn, "select dlq._step(1, 'collect_responses')")
+    assert explained.one("select count(*) from dlq.in_flight") == 0
+    _assert_no_scan(nodes, rows=200)
+
+
+def test_what_a_transaction_held_open_keeps_is_not_read_by_every_pass(explained: Queue, database: str) -> None:
+    claimed = None
+    with psycopg.connect(database) as holder:
+        holder.execute("set transaction isolation level repeatable read")
+        holder.execute("select from webhook_dlq")
+        for minutes in range(40, 0, -2):
+            explained.conn.execute(
+                "insert into webhook_dlq (service, payload, next_retry_at)"
+                " select 'shop', jsonb_build_array(n, repeat('x', 1500)), now() - %s * interval '1 minute'"
+                " from generate_series(1, %s) as n",
+                (minutes, 50 if minutes > 2 else 5),
+            )
+            if minutes > 2:
+                claimed = explained.one("select claimed::text from dlq.dispatch_due(%s)", claimed)
+                _answer_all(explained)
+                explained.collect()
+        explained.conn.execute("set auto_explain.log_min_duration = 0")
+        read = {}
+        for past in ("null", f"'{claimed}'"):
+            with explained.conn.transaction(force_rollback=True):
+                nodes = _plans(explained.conn, f"select * from dlq.dispatch_due({past})")
+            looks = [n for n in nodes if n.get("Index Name") == "idx_webhook_dlq_next_retry"]
+            read[past] = sum(n["Shared Hit Blocks"] for n in looks)
+        assert read[f"'{claimed}'"] * 4 < read["null"], read

@@ -113,6 +113,31 @@ def test_a_cycle_that_is_killed_leaves_a_row_that_the_next_one_closes(queue: Que
     assert queue.one("select count(*) from dlq.in_flight") == 1
 
 
+def test_a_cycle_looks_for_everything_once_and_the_next_one_again(queue: Queue) -> None:
+    """What becomes due long ago while a cycle runs waits for the next one: see dlq._claim()."""
+    queue.endpoint(max_in_flight=10)
+    queue.conn.execute("update dlq.settings set cycle_budget = '1 second'")
+    queue.conn.execute(
+        """
+        create function public.one_more() returns trigger language plpgsql as $$
+        begin
+          insert into public.webhook_dlq (service, payload, created_at, updated_at, next_retry_at)
+          select 'shop', '"late"', now(), now(), now() - interval '2 minutes'
+          where not exists (select from public.webhook_dlq where payload = '"late"');
+          return null;
+        end $$;
+        create trigger one_more after update on public.dlq_processing_log
+          for each row execute function public.one_more();
+        """
+    )
+    queue.store_many(1)
+    late = "select status from webhook_dlq where payload = '\"late\"'"
+    queue.conn.execute("call dlq.run_cycle()")
+    assert (queue.one("select count(*) from dlq.in_flight"), queue.one(late)) == (1, "pending")
+    queue.conn.execute("call dlq.run_cycle()")
+    assert (queue.one("select count(*) from dlq.in_flight"), queue.one(late)) == (2, "processing")
+
+
 def test_an_error_in_a_step_is_recorded_with_its_sqlstate_and_undoes_only_the_step(queue: Queue) -> None:
     entry_id = queue.store()
     queue.send(entry_id)
