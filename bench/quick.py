@@ -25,7 +25,7 @@ def main() -> None:
     report = Report("quick", "Has anything become several times as expensive?")
     with quiet() as q:
         report.server(q.conn)
-        report.ratio("a turn of 200 over its floor", turn.ratio(turn.measure(q, 200, 12), "cpu"), at_most=TURN)
+        report.ratio("a turn of 200 over its floor", turn.ratio(turn.measure(q, 200, 12)[0], "cpu"), at_most=TURN)
     with quiet() as small, quiet() as large:
         servers = {SMALL: small, LARGE: large}
         for settled, q in servers.items():

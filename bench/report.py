@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.plans import Plan, Planwatch
 from bench.world import Connection, print_table
 
 FOLDER = Path("build/bench")
@@ -29,6 +30,7 @@ class Report:
     conditions: dict[str, Any] = field(default_factory=dict)
     tables: list[dict[str, Any]] = field(default_factory=list)
     ratios: list[dict[str, Any]] = field(default_factory=list)
+    kept_plans: dict[str, dict[str, list[Plan]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.conditions |= {
@@ -55,6 +57,11 @@ class Report:
         print(f"\n**{title}**\n")
         print_table(heads, kept)
 
+    def plans(self, title: str, watch: Planwatch) -> None:
+        """Print what a round has read and how, and keep its plans."""
+        self.table(title, ("", "of", "by", "rows", "times", "pages"), watch.reads())
+        self.kept_plans[title] = watch.plans
+
     def ratio(self, name: str, value: float, *, at_most: float | None = None, at_least: float | None = None) -> bool:
         """Print a ratio beside its goal, and keep it. Returns whether it is reached."""
         reached = (at_most is None or value <= at_most) and (at_least is None or value >= at_least)
@@ -70,6 +77,7 @@ class Report:
         FOLDER.mkdir(parents=True, exist_ok=True)
         path = FOLDER / f"{self.name}.json"
         parts = {"question": self.question, "conditions": self.conditions, "tables": self.tables, "ratios": self.ratios}
+        parts["plans"] = self.kept_plans
         path.write_text(json.dumps(parts, indent=1, default=str) + "\n")
         print(f"({path})\n", flush=True)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import LiteralString
 
 from bench.chart import Series, line_chart
+from bench.plans import Planwatch
 from bench.quiet import Quiet, Stopwatch, quiet
 from bench.report import Report, quantile, tell
 from dlqctl.entries import list_entries
@@ -172,6 +173,9 @@ def main() -> None:
             load(q, Size(settled, args.waiting * settled // counts[-1]))
         watches = measure(servers, args.rounds)
         inserted, updated, deleted = written_by_an_idle_cycle(servers[counts[-1]])
+        watch = Planwatch(servers[counts[-1]].conn)
+        _one_round(servers[counts[-1]], watch)
+        report.plans(f"What a round reads, and how, over {counts[-1]:,} settled rows", watch)
         size = servers[counts[-1]].one("select pg_size_pretty(pg_total_relation_size('public.webhook_dlq'))")
     for title, kind in (("by the clock", "wall"), ("computed by the server", "cpu")):
         rows = [(f"{settled:,}", *(_cell(getattr(w, kind)[what]) for what in WHAT)) for settled, w in watches.items()]

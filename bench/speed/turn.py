@@ -15,6 +15,7 @@ import argparse
 from collections.abc import Sequence
 from typing import LiteralString
 
+from bench.plans import Planwatch
 from bench.quiet import Quiet, Stopwatch, quiet
 from bench.report import Report, median_us
 from bench.world import Sender, senders
@@ -80,27 +81,33 @@ def prepare(q: Quiet, batch: int, rounds: int) -> None:
     run("vacuum analyze")
 
 
-def measure(q: Quiet, batch: int, rounds: int) -> Stopwatch:
-    """Each round is one turn of ours, then one of the floor."""
-    prepare(q, batch, rounds + WARM_UP)
+def measure(q: Quiet, batch: int, rounds: int) -> tuple[Stopwatch, Planwatch]:
+    """Each round is one turn of ours, then one of the floor. One more is for its plans."""
+    prepare(q, batch, rounds + WARM_UP + 1)
     watch = Stopwatch(q.conn)
     for nth in range(rounds + WARM_UP):
         if nth == WARM_UP:
             watch = Stopwatch(q.conn)
-        run = str(q.one("select dlq._begin_run()"))
-        watch.query("dispatch", f"select dlq._step({run}, 'dispatch_due')")
-        watch.query("wait", f"select dlq._next_pass({run}, 1, '1 hour')")
-        q.answer()
-        watch.query("requeue", f"select dlq._step({run}, 'requeue_lost')")
-        watch.query("collect", f"select dlq._step({run}, 'collect_responses')")
-        watch.query("run", f"select dlq._end_run({run})")
-        watch.time("claim and post", lambda: q.conn.execute(CLAIM_AND_POST, (batch,)))
-        q.answer()
-        watch.query("settle", SETTLE)
+        _one_round(q, batch, watch)
+    plans = Planwatch(q.conn)
+    _one_round(q, batch, plans)
     for table in ("public.webhook_dlq", "bench.floor"):
         left = q.conn.execute(f"select count(*) from {table} where status <> 'reprocessed'".encode()).fetchone()
         assert left == (0,), f"{left} of {table} were not delivered: the rounds did not do the same work"
-    return watch
+    return watch, plans
+
+
+def _one_round(q: Quiet, batch: int, watch: Stopwatch) -> None:
+    run = str(q.one("select dlq._begin_run()"))
+    watch.query("dispatch", f"select dlq._step({run}, 'dispatch_due')")
+    watch.query("wait", f"select dlq._next_pass({run}, 1, '1 hour')")
+    q.answer()
+    watch.query("requeue", f"select dlq._step({run}, 'requeue_lost')")
+    watch.query("collect", f"select dlq._step({run}, 'collect_responses')")
+    watch.query("run", f"select dlq._end_run({run})")
+    watch.time("claim and post", lambda: q.conn.execute(CLAIM_AND_POST, (batch,)))
+    q.answer()
+    watch.query("settle", SETTLE)
 
 
 def ratio(watch: Stopwatch, kind: str) -> float:
@@ -115,7 +122,7 @@ def _sum(times: dict[str, list[float]], parts: Sequence[str]) -> float:
 def report_on(report: Report, sender: Sender, batch: int, rounds: int) -> None:
     with quiet(sender, settings={"pg_net.batch_size": str(batch)} if sender == "pg_net" else {}) as q:
         report.server(q.conn)
-        watch = measure(q, batch, rounds)
+        watch, plans = measure(q, batch, rounds)
     rows: list[tuple[str, ...]] = []
     for part in (*OURS, *FLOOR):
         rows.append((part, *(f"{median_us(times[part], batch):.1f}" for times in (watch.wall, watch.cpu))))
@@ -124,6 +131,7 @@ def report_on(report: Report, sender: Sender, batch: int, rounds: int) -> None:
         rows.append((f"**{name}**", *(f"{value:.1f}" for value in sums)))
     title = f"{sender}, {batch} entries a turn, {rounds} rounds: µs an entry, medians"
     report.table(title, ("", "by the clock", "computed"), rows)
+    report.plans(f"{sender}, {batch} entries a turn: what is read, and how", plans)
     report.ratio(f"{sender}, {batch} a turn: ours over the floor", ratio(watch, "wall"), at_most=3)
     report.ratio(f"{sender}, {batch} a turn: the same, computed", ratio(watch, "cpu"), at_most=3)
 

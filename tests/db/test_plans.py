@@ -6,14 +6,12 @@ scan of the queue nor one of its history.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
-from typing import Any
 
 import psycopg
 import pytest
 
+from bench.plans import Plan, every_node, explain, plans
 from dlqctl.cluster import Cluster
 from tests.conftest import _database
 from tests.db.conftest import Queue
@@ -61,38 +59,19 @@ def big(cluster: Cluster, template: str) -> Iterator[Queue]:
         conn.execute("vacuum analyze")
         queue = Queue(conn)
         queue.endpoint("*", "https://hooks.example/{service}")
-        conn.execute("load 'auto_explain'")
-        for setting in ("log_min_duration = 0", "log_nested_statements = on", "log_format = json", "log_analyze = on"):
-            conn.execute(f"set auto_explain.{setting}".encode())
-        conn.execute("set client_min_messages = log")
+        explain(conn)
         yield queue
 
 
-def _plans(conn: psycopg.Connection, statement: str) -> list[dict[str, Any]]:
+def _plans(conn: psycopg.Connection, statement: str) -> list[Plan]:
     """The nodes of every plan that a statement and the functions in it have run."""
-    nodes: list[dict[str, Any]] = []
-
-    def walk(node: dict[str, Any]) -> None:
-        nodes.append(node)
-        for child in node.get("Plans", []):
-            walk(child)
-
-    def note(diagnostic: psycopg.errors.Diagnostic) -> None:
-        text = diagnostic.message_primary or ""
-        if match := re.search(r"plan:\n(\{.*\})", text, re.S):
-            walk(json.loads(match[1])["Plan"])
-
-    conn.add_notice_handler(note)
-    try:
-        conn.execute(statement.encode())
-    finally:
-        conn.remove_notice_handler(note)
-    assert nodes
-    return nodes
+    found = list(every_node(plans(conn, lambda: conn.execute(statement.encode()))))
+    assert found
+    return found
 
 
-def _assert_no_scan(nodes: list[dict[str, Any]], *, rows: int = 2000) -> None:
-    for node in nodes:
+def _assert_no_scan(found: list[Plan], *, rows: int = 2000) -> None:
+    for node in found:
         if node.get("Relation Name") in BIG and node["Actual Loops"] > 0:
             assert node["Node Type"] != "Seq Scan", node
             read = node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
@@ -283,10 +262,8 @@ def explained(queue: Queue) -> Queue:
     """An empty queue with an endpoint, whose session explains what it runs."""
     queue.endpoint(max_in_flight=200)
     queue.conn.execute("update dlq.settings set max_in_flight = 400")
-    queue.conn.execute("load 'auto_explain'")
-    for setting in ("log_nested_statements = on", "log_format = json", "log_analyze = on", "log_buffers = on"):
-        queue.conn.execute(f"set auto_explain.{setting}".encode())
-    queue.conn.execute("set client_min_messages = log")
+    explain(queue.conn)
+    queue.conn.execute("set auto_explain.log_min_duration = -1")
     return queue
 
 
