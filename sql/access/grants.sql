@@ -60,6 +60,7 @@ grant execute on function public.dlq_health() to dlq_admin, dlq_reader;
 -- The views call these with the rights of whoever reads them.
 grant execute on function
   dlq._now(), dlq._why_not_sending(), dlq._is_paused(text), dlq._missing_secret(text), dlq._missing_key(text), dlq._a_few(text[], text),
+  dlq._hidden_tables(), dlq._error_in_short(text),
   dlq._metrics(), dlq._cron_status(), dlq._net_queue()
   to dlq_admin, dlq_reader;
 grant execute on function

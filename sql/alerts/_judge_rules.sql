@@ -1,8 +1,9 @@
 -- Compares every rule with its line in dlq.health, and moves its alert: raised when the line has been unwell for the rule's hold,
 -- changed when it becomes more severe or of a service that is new to it, resolved when it has been well for the rule's quiet.
 -- In between nothing is written, so what goes up and down each minute is one alert, and nobody is told of it twice.
+-- is_blind: the queue is hidden from us, and the line processor alone says so; the others would call it empty.
 -- The caller has the lock of alerts.
-create or replace function dlq._judge_rules(out raised integer, out changed integer, out resolved integer)
+create or replace function dlq._judge_rules(is_blind boolean, out raised integer, out changed integer, out resolved integer)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -24,6 +25,7 @@ begin
       end as severity
     from dlq.alert_rules as r
       left join dlq.health as h on h.name = r.name
+    where r.name = 'processor' or not is_blind
     order by r.name
   loop
     select a.* into v_alert from dlq.alerts as a where a.rule = v_line.rule and a.resolved_at is null;
@@ -70,5 +72,5 @@ begin
 end
 $$;
 
-comment on function dlq._judge_rules() is
+comment on function dlq._judge_rules(boolean) is
 'Moves the alert of every rule by its line in dlq.health, and returns how many were raised, changed and resolved.';

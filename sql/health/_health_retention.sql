@@ -8,7 +8,7 @@ select
     when m.id is null then 'what is old has not been removed yet'
     else format('last run %s ago, %s, %s entries removed%s%s', date_trunc('second', clock_timestamp() - m.began_at), m.status,
       m.entries, ', ' || case when m.left_over > 10000 then 'more than 10000' else m.left_over::text end || ' left over',
-      ': ' || m.error_message)
+      ': ' || dlq._error_in_short(m.error_message))
   end as detail,
   case
     when r.is_late then 'dlqctl maintain; and for the schedule: dlqctl verify-cron'

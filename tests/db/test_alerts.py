@@ -265,11 +265,59 @@ def test_an_evaluation_beside_another_does_nothing(alerts: Alerts, database: str
         assert alerts.evaluate() == (None, None, None, None)
 
 
-def test_who_cannot_see_the_queue_is_told_so(alerts: Alerts) -> None:
-    alerts.queue.conn.execute("alter table webhook_dlq force row level security")
+@pytest.mark.parametrize(
+    "hidden", ["force row level security", "owner to postgres; grant all on webhook_dlq to dlq_owner"]
+)
+def test_a_queue_that_is_hidden_is_told_at_once_and_what_was_told_stays(alerts: Alerts, hidden: str) -> None:
+    alerts.queue.store_many(101)
+    wait_later(alerts.queue)
+    alerts.evaluate()
+    assert alerts.raised() == {"pending"}
+    alerts.queue.conn.execute(f"alter table webhook_dlq {hidden}".encode())
+    (line,) = alerts.queue.rows("select * from dlq.health where name = 'processor'")
+    assert (line["level"], line["remediation"]) == ("error", "dlqctl migrate --check; then dlqctl migrate")
+    assert "hides public.webhook_dlq" in line["detail"]
+    alerts.minute(7)
+    assert alerts.raised() == {"pending", "processor"}, "nobody says that none are pending"
+
+
+@pytest.mark.parametrize("table", ["dlq.settings", "dlq.alert_rules", "dlq.alert_evaluation", "dlq.alerts"])
+def test_whoever_cannot_see_a_table_of_its_own_says_so(alerts: Alerts, table: str) -> None:
+    alerts.queue.conn.execute(f"alter table {table} force row level security".encode())
+    (line,) = alerts.queue.rows("select level, detail from dlq.health where name = 'processor'")
+    assert (line["level"], f"hides {table}" in line["detail"]) == ("error", True)
     with pytest.raises(psycopg.Error) as error:
         alerts.evaluate()
     assert error.value.sqlstate == "WD003"
+
+
+def test_no_pager_is_told_what_a_trigger_of_somebodys_says(alerts: Alerts) -> None:
+    alerts.queue.store(payload={"order": "secret-order"}, phone_number="+491701234567")
+    alerts.queue.make_due()
+    alerts.queue.conn.execute(
+        """
+        create function pg_temp.complain() returns trigger language plpgsql as $$
+        begin
+          raise exception using errcode = '23514', message = format('bad %s of %s', new.payload, new.phone_number);
+        end $$;
+        create trigger complain before update on webhook_dlq for each row execute function pg_temp.complain()
+        """
+    )
+    alerts.queue.conn.execute("call dlq.run_cycle()")
+    alerts.queue.conn.execute("update dlq.maintenance_log set status = 'error', error_message = '23514 x: of +491701234567'")
+    assert "+491701234567" in alerts.queue.one(
+        "select error_message from dlq_processing_log order by id desc limit 1"
+    ), "the log has it, for whoever may read that"
+    lines = {row["name"]: row for row in alerts.queue.rows("select * from dlq.health")}
+    assert lines["processor"]["detail"].endswith("error: 23514 dispatch_due")
+    assert "23514 x" in lines["retention"]["detail"]
+    told = str(lines) + str(alerts.queue.one("select dlq_health()"))
+    assert "4917" not in told and "secret-order" not in told
+
+
+def test_our_own_errors_are_told_in_words(alerts: Alerts) -> None:
+    told = "WD004 dispatch_due: there is no sender: nothing is sent"
+    assert alerts.queue.one("select dlq._error_in_short(%s)", told) == told
 
 
 def test_old_alerts_and_what_was_told_of_them_are_removed(alerts: Alerts) -> None:
