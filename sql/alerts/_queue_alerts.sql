@@ -1,6 +1,7 @@
 -- For each channel that takes it, the edge at which an alert stands now, once: by the key of dlq.alert_deliveries. Goes by what is
 -- raised and who has been told, not by what happened, so it also finds what was silenced then, and channels that are new.
--- What a channel refused is sent once more after it has taken something: its key was mended, and the alert still stands.
+-- What a channel refused is sent once more after it has taken something: its key was mended, and the alert still stands. So is what
+-- was sent before the channel was set: to another one of its name, which has been removed.
 -- An edge before, of which the channel has not been sent anything or was refused it for now, is left out: this one says it all.
 create or replace function dlq._queue_alerts()
 returns integer
@@ -10,16 +11,20 @@ declare
   v_queued integer;
 begin
   update dlq.alert_deliveries as d
-  set status = 'waiting', settled_at = null, next_try_at = dlq._now()
+  set
+    status = 'waiting', settled_at = null, next_try_at = dlq._now(),
+    event = case when d.sent_at < c.created_at then 'raised' else d.event end
   from dlq.alerts as a
-  where a.id = d.alert_id and d.edge = a.edge and d.status = 'refused'
+    join dlq.alert_channels as c on c.enabled and a.severity = any (c.severities)
+  where a.id = d.alert_id and c.name = d.channel and d.edge = a.edge and d.settled_at is not null
     and a.resolved_at is null and a.good_since is null and not dlq._is_silenced(a.rule)
-    and exists (
-      select from dlq.alert_deliveries as t
-      where t.channel = d.channel and t.status = 'delivered' and t.settled_at > d.settled_at);
+    and (d.sent_at < c.created_at
+      or d.status = 'refused' and exists (
+        select from dlq.alert_deliveries as t
+        where t.channel = d.channel and t.status = 'delivered' and t.settled_at > d.settled_at));
 
   with due as materialized (
-    select a.id, a.edge, a.rule, c.name as channel
+    select a.id, a.edge, a.rule, c.name as channel, c.created_at
     from dlq.alerts as a
       join dlq.alert_channels as c on c.enabled and a.severity = any (c.severities)
     where a.resolved_at is null and a.raised_at is not null and a.good_since is null
@@ -39,7 +44,7 @@ begin
     u.id, u.edge, u.rule, u.channel,
     case when exists (
       select from dlq.alert_deliveries as d
-      where d.alert_id = u.id and d.channel = u.channel and d.status in ('sent', 'delivered'))
+      where d.alert_id = u.id and d.channel = u.channel and d.status in ('sent', 'delivered') and d.sent_at >= u.created_at)
     then 'changed' else 'raised' end,
     dlq._now(), dlq._now()
   from due as u;

@@ -1,6 +1,6 @@
 -- Resolves an alert, and lets those know who have been told of it: also who is silenced, since it takes something off the list.
--- What nobody has been sent yet is not sent any more, nor again what waits for a channel that is disabled: that one is told when it
--- is enabled that it is over, and of nothing else.
+-- What nobody has been sent yet is not sent any more, nor again what waits for a channel that is disabled or removed: that one is told
+-- when it is enabled, or set again, that it is over, and of nothing else.
 create or replace function dlq._resolve_alert(alert_id bigint)
 returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -20,7 +20,6 @@ begin
   select a.id, a.edge, a.rule, d.channel, 'resolved', dlq._now(), dlq._now()
   from dlq.alerts as a
     join dlq.alert_deliveries as d on d.alert_id = a.id
-    join dlq.alert_channels as c on c.name = d.channel
   where a.id = _resolve_alert.alert_id and d.attempts > 0
   group by a.id, d.channel;
 end

@@ -371,6 +371,65 @@ def test_a_channel_that_is_removed_and_set_again_hears_of_what_is_raised(alerts:
     assert request["body"]["event_action"] == "trigger"
 
 
+def remove_and_set(alerts: Alerts) -> None:
+    alerts.queue.conn.execute("select dlq.remove_alert_channel('pager')")
+    alerts.channel()
+
+
+def test_a_channel_that_is_removed_and_set_again_while_a_trigger_is_under_way_closes_the_incident(
+    alerts: Alerts,
+) -> None:
+    trouble(alerts)
+    alerts.evaluate()
+    (trigger,) = alerts.queued()
+    remove_and_set(alerts)
+    alerts.minute()
+    assert alerts.queued() == [trigger], "in order: nothing before it is answered"
+    assert alerts.queue.one("select trouble from dlq.alert_channel_states") is None
+    end_trouble(alerts)
+    alerts.minute(6)
+    alerts.answer()
+    alerts.minute(2)
+    (resolve,) = alerts.answer()
+    assert resolve["body"]["event_action"] == "resolve"
+    assert resolve["body"]["dedup_key"] == trigger["body"]["dedup_key"]
+    alerts.minute(2)
+    assert alerts.queued() == []
+
+
+def test_a_channel_that_is_removed_and_set_again_while_a_resolve_is_under_way_closes_the_incident(
+    alerts: Alerts,
+) -> None:
+    trouble(alerts)
+    alerts.minute()
+    alerts.answer()
+    end_trouble(alerts)
+    alerts.minute(6)
+    remove_and_set(alerts)
+    (resolve,) = alerts.answer(503)
+    assert resolve["body"]["event_action"] == "resolve"
+    alerts.minute(2)
+    (again,) = alerts.answer()
+    assert again["body"] == resolve["body"]
+    alerts.minute()
+    assert alerts.deliveries()[-1] == ("pending", "resolved", "delivered", 2)
+
+
+def test_a_channel_that_is_set_again_hears_that_what_it_was_told_is_over(alerts: Alerts) -> None:
+    trouble(alerts)
+    alerts.minute()
+    alerts.answer()
+    alerts.minute()
+    alerts.queue.conn.execute("select dlq.remove_alert_channel('pager')")
+    end_trouble(alerts)
+    alerts.minute(7)
+    assert alerts.queued() == []
+    alerts.channel()
+    alerts.minute()
+    (request,) = alerts.queued()
+    assert request["body"]["event_action"] == "resolve"
+
+
 def test_a_channel_that_is_disabled_meanwhile_hears_that_it_is_over_and_is_not_called_for_it(alerts: Alerts) -> None:
     trouble(alerts)
     alerts.minute()
