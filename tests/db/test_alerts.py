@@ -362,6 +362,24 @@ def test_health_says_whether_anybody_is_told(alerts: Alerts) -> None:
     assert health(alerts.queue)[0] == "ok"
 
 
+def test_health_names_who_keeps_the_lock_of_alerts(alerts: Alerts, database: str) -> None:
+    alerts.channel()
+    alerts.queue.conn.execute("update dlq.alert_channels set created_at = now() - interval '1 hour'")
+    with psycopg.connect(database, application_name="a forgotten psql") as other:
+        other.execute("select dlq.evaluate_alerts()")
+        assert health(alerts.queue)[0] == "ok", "as does every evaluation while it runs"
+        other.rollback()
+        alerts.queue.conn.execute("update dlq.alert_evaluation set evaluated_at = now() - interval '11 minutes'")
+        other.execute("select dlq._alerts_lock()")
+        assert alerts.evaluate() == (None, None, None, None)
+        (line,) = alerts.queue.rows("select * from dlq.health where name = 'alerts'")
+        assert line["level"] == "error"
+        assert f"process {other.info.backend_pid} (postgres, a forgotten psql), in a transaction since" in line["detail"]
+        assert line["remediation"].endswith(f"select pg_terminate_backend({other.info.backend_pid})")
+    alerts.evaluate()
+    assert health(alerts.queue)[0] == "ok"
+
+
 def test_a_channel_that_refuses_is_an_error_until_it_takes_one(alerts: Alerts) -> None:
     alerts.channel()
     alerts.channel("other", "webhook", url="https://other.example/hook", severities=["error"])
