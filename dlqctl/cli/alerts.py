@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from dlqctl.cli.root import Lines, connect, database, output_format
-from dlqctl.errors import DlqctlError
+from dlqctl.errors import DlqctlError, UsageError
 
 _SEVERITIES = ("critical", "error", "warning", "info")
 
@@ -34,7 +34,9 @@ def alerts_list(dsn: str | None, output_format: str) -> None:
 
 @alerts.command("set")
 @click.argument("rule")
-@click.option("--threshold", metavar="BOUND", help="More than this is not well: 200, or '15 minutes'.")
+@click.option(
+    "--threshold", metavar="BOUND", help="More than this is not well: 200, or '15 minutes'; overdue: none, too."
+)
 @click.option("--hold", metavar="INTERVAL", help="Raised once it has been unwell for so long.")
 @click.option("--quiet", metavar="INTERVAL", help="Resolved once it has been well for so long.")
 @click.option(
@@ -52,6 +54,9 @@ def alerts_set(dsn: str | None, rule: str, **options: Any) -> None:
     """Change RULE. The threshold is that of its line in health, too."""
     from dlqctl.output import say
 
+    if all(value is None for value in options.values()):
+        names = [max(option.opts, key=len) for option in alerts_set.params if option.name in options]
+        raise UsageError("nothing is said to be changed", f"say one of {', '.join(names)}, --disable")
     with connect(dsn) as connection:
         connection.execute(
             """

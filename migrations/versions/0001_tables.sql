@@ -537,8 +537,8 @@ create table dlq.alert_rules (
   constraint more_than_is_bounded check (more_than between 0 and 10000),
   constraint counts_and_ages_are_told_apart check (
     (name in ('pending', 'failed')) = (more_than is not null)
-    and (name in ('processor', 'answers', 'circuits', 'retention') and longer_than is not null
-      or name = 'overdue' or longer_than is null)),
+    and case when name in ('processor', 'answers', 'circuits', 'retention') then longer_than is not null
+      else name = 'overdue' or longer_than is null end),
   constraint processor_is_missed_within_a_day check (name <> 'processor' or longer_than <= '1 day'),
   constraint severities_are_known check (
     severity_at_warning in ('info', 'warning', 'error', 'critical')

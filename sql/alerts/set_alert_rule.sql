@@ -1,5 +1,6 @@
 -- Changes a rule: its threshold (a number for those that count, an interval for those that wait), how long its line must be unwell and
--- well, how severe it is. What is null stays as it is.
+-- well, how severe it is. What is null stays as it is; of overdue the threshold none
+-- is two cycles, as at first.
 create or replace function dlq.set_alert_rule(
   name text,
   threshold text default null,
@@ -23,8 +24,8 @@ begin
   select r.more_than is not null into v_counts from dlq.alert_rules as r where r.name = set_alert_rule.name;
   update dlq.alert_rules as r
   set
-    more_than = case when v_counts then coalesce(set_alert_rule.threshold::integer, r.more_than) end,
-    longer_than = case when v_counts then null else coalesce(set_alert_rule.threshold::interval, r.longer_than) end,
+    more_than = case when v_counts then nullif(coalesce(set_alert_rule.threshold, r.more_than::text), 'none')::integer end,
+    longer_than = case when not v_counts then nullif(coalesce(set_alert_rule.threshold, r.longer_than::text), 'none')::interval end,
     hold = coalesce(set_alert_rule.hold, r.hold),
     quiet = coalesce(set_alert_rule.quiet, r.quiet),
     severity_at_warning = nullif(coalesce(set_alert_rule.severity_at_warning, r.severity_at_warning), 'none'),
@@ -48,5 +49,6 @@ end
 $$;
 
 comment on function dlq.set_alert_rule(text, text, interval, interval, text, text, boolean, text) is
-$$Changes a rule, and returns it. What is null stays as it is; a severity ends by saying none. WD002: something is not in order; the
+$$Changes a rule, and returns it. What is null stays as it is; a severity ends by saying none, and so does the
+threshold of overdue, which then is two cycles. WD002: something is not in order; the
 hint says what.$$;

@@ -40,6 +40,7 @@ from dlq.alert_evaluation as e
     where l.is_late and k.locktype = 'advisory' and k.granted and k.objsubid = 1 and (k.classid, k.objid) = (0, 6581363)
       and k.database = (select d.oid from pg_catalog.pg_database as d where d.datname = current_database())
       and k.pid <> pg_backend_pid()
+    limit 1  -- there is no other; and so the locks are looked at when it is late only
   ) as h on true
 where e.singleton;
 

@@ -162,7 +162,17 @@ def test_rules_are_listed_set_and_silenced(live: Sandbox, conn: psycopg.Connecti
     assert dlqctl(live, "alerts", "set", "pending", "--threshold", "5", "--hold", "2 minutes").returncode == 0
     row = conn.execute("select threshold, hold::text from dlq.alert_states where rule = 'pending'").fetchone()
     assert row == ("5", "00:02:00")
+    (pending,) = (
+        rule
+        for rule in json.loads(dlqctl(live, "alerts", "list", "--format", "json").stdout)
+        if rule["rule"] == "pending"
+    )
+    assert (pending["hold"], pending["quiet"]) == ("00:02:00", "00:00:00"), "as threshold has it, and PostgreSQL"
     conn.execute("select dlq.set_alert_rule('pending', hold => '0')")
+    nothing = dlqctl(live, "alerts", "set", "pending")
+    assert nothing.returncode == 2
+    assert "--threshold" in nothing.stderr
+    assert "--disable" in nothing.stderr
     assert dlqctl(live, "alerts", "channel", "remove", "pager").returncode == 0
     assert dlqctl(live, "alerts", "test").returncode == 1
     table = dlqctl(live, "alerts", "list")
