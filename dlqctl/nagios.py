@@ -14,6 +14,7 @@ import psycopg
 
 from dlqctl.connection import connect
 from dlqctl.errors import UsageError
+from dlqctl.patience import bounded
 
 STATES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 UNKNOWN = 3
@@ -29,7 +30,6 @@ _VALUES = """
     from dlq.activity as a
 """
 _LEVELS = {"ok": 0, "warning": 1, "error": 2}
-_PATIENCE = "set statement_timeout = '10s'"  # what starts plugins waits no longer
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,7 @@ def check(dsn: str | None, warning: Mapping[str, Range], critical: Mapping[str, 
     The state is the worst of dlq.health's checks and of the thresholds. A threshold for pending or failed takes the
     place of the check of that name. Raises DlqctlError and psycopg.Error where nothing can be said: that is UNKNOWN.
     """
-    with connect(dsn, autocommit=True) as connection:
-        connection.execute(_PATIENCE)
+    with connect(dsn, autocommit=True) as connection, bounded(connection):
         checks = connection.execute("select name, level, detail from dlq.health").fetchall()
         values = dict(zip(LABELS, _one(connection), strict=True))
     findings = [

@@ -17,6 +17,7 @@ import httpx
 import psycopg
 
 from dlqctl import __version__, definitions, preflight
+from dlqctl.patience import bounded
 
 Row = tuple[str, str, str, str | None]
 
@@ -53,15 +54,11 @@ class Endpoint:
 
 def probe(connection: psycopg.Connection) -> list[Row]:
     """Look at every link, in the order in which a webhook meets them. The connection must be in autocommit."""
-    endpoints = [Endpoint(*row) for row in connection.execute(_ENDPOINTS).fetchall()]
-    return [
-        *_roles(connection),
-        *_cron(connection),
-        *_pg_net(connection),
-        *_signatures(endpoints),
-        *_reachable(endpoints),
-        *connection.execute("select name, level, detail, remediation from dlq.health").fetchall(),
-    ]
+    with bounded(connection):
+        endpoints = [Endpoint(*row) for row in connection.execute(_ENDPOINTS).fetchall()]
+        server = [*_roles(connection), *_cron(connection), *_pg_net(connection)]
+        health = connection.execute("select name, level, detail, remediation from dlq.health").fetchall()
+    return [*server, *_signatures(endpoints), *_reachable(endpoints), *health]
 
 
 def _roles(connection: psycopg.Connection) -> Iterator[Row]:
@@ -167,7 +164,8 @@ def open_files(batch_size: int | None, limit: int | None) -> Row:
 def _open_files_limit(connection: psycopg.Connection) -> int | None:
     """The soft limit of this session's process: it has it from the postmaster, as pg_net's worker has. Linux only."""
     try:
-        row = connection.execute("select pg_read_file('/proc/self/limits')").fetchone()
+        with connection.transaction():
+            row = connection.execute("select pg_read_file('/proc/self/limits')").fetchone()
     except psycopg.Error:  # not a superuser nor pg_read_server_files, or not Linux
         return None
     found = re.search(r"^Max open files\s+(\d+)", row[0] if row else "", re.M)

@@ -15,8 +15,9 @@ import psycopg
 from psycopg.rows import dict_row
 
 from dlqctl.connection import connect
-from dlqctl.errors import CannotConnect
+from dlqctl.errors import CannotConnect, DlqctlError
 from dlqctl.output import printable, text
+from dlqctl.patience import bounded
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -53,7 +54,8 @@ def watch(dsn: str | None, interval: float | None = None) -> None:
     """Show how the queue is, every `interval` seconds (2 on a terminal, 5 elsewhere), until Ctrl-C.
 
     A look that takes long is followed by a rest five times as long. A connection that is lost is said so, and made
-    again; the first one must succeed. Raises CannotConnect, and psycopg.Error for what is no matter of connections.
+    again; the first one must succeed. So is whose lock is in the way. Raises CannotConnect, and psycopg.Error for what
+    is no matter of connections.
     """
     connection = connect(dsn, autocommit=True)
     is_live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
@@ -63,16 +65,18 @@ def watch(dsn: str | None, interval: float | None = None) -> None:
         with _screen() if is_live else _lines() as show:
             while True:
                 began = time.monotonic()
-                lost = None
+                trouble = None
                 try:
                     if connection.closed:
                         connection = connect(dsn, autocommit=True)
                     seen = look(connection)
                 except (psycopg.OperationalError, CannotConnect) as error:
                     connection.close()
-                    lost = " ".join(str(error).split())
-                show(seen, lost)
-                time.sleep(max(rest, 5 * (time.monotonic() - began) if lost is None else 0))
+                    trouble = f"lost: {' '.join(str(error).split())}"
+                except DlqctlError as error:
+                    trouble = error.message
+                show(seen, trouble)
+                time.sleep(max(rest, 5 * (time.monotonic() - began) if trouble is None else 0))
     except KeyboardInterrupt:
         return
     finally:
@@ -81,7 +85,7 @@ def watch(dsn: str | None, interval: float | None = None) -> None:
 
 def look(connection: psycopg.Connection) -> Look:
     """Look once, without a table that a standby has not."""
-    with connection.cursor(row_factory=dict_row) as cursor:
+    with bounded(connection), connection.cursor(row_factory=dict_row) as cursor:
         (activity,) = cursor.execute("select * from dlq.activity").fetchall()
         findings = cursor.execute("select * from dlq.health where level <> 'ok'").fetchall()
         services = cursor.execute(_SERVICES).fetchall()
@@ -97,9 +101,9 @@ def _lines() -> Iterator[_Show]:
     """Yield what prints a line."""
     import click
 
-    def show(seen: Look | None, lost: str | None) -> None:
-        if lost is not None or seen is None:
-            click.echo(f"{text(datetime.now().astimezone())}  lost: {printable(lost or '')}")
+    def show(seen: Look | None, trouble: str | None) -> None:
+        if trouble is not None or seen is None:
+            click.echo(f"{text(datetime.now().astimezone())}  {printable(trouble or '')}")
             return
         click.echo(f"{text(seen.activity['at'])}  {'  '.join([seen.level, *_words(seen)])}")
 
@@ -126,23 +130,21 @@ def _screen() -> Iterator[_Show]:
 
     console = Console(highlight=False)
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
-        yield lambda seen, lost: live.update(_picture(seen, lost, console.width, console.height), refresh=True)
+        yield lambda seen, trouble: live.update(_picture(seen, trouble, console.width, console.height), refresh=True)
 
 
-def _picture(seen: Look | None, lost: str | None, width: int, height: int) -> Group:
+def _picture(seen: Look | None, trouble: str | None, width: int, height: int) -> Group:
     """Draw it: what is wrong first, so that a low terminal shows that; as many services as there is room for."""
     from rich.console import Group
     from rich.text import Text
 
     parts: list[Any] = []
-    if lost is not None:
-        parts.append(
-            Text(f"{text(datetime.now().astimezone())}  the connection is lost, trying again: {printable(lost)}", "red")
-        )
+    if trouble is not None:
+        parts.append(Text(f"{text(datetime.now().astimezone())}  trying again: {printable(trouble)}", "red"))
     if seen is not None:
         activity, last_minute, *_ = _words(seen)
         head = Text(f"{text(seen.activity['at'])}  ")
-        head.append(seen.level, "dim" if lost else _COLOURS[seen.level])
+        head.append(seen.level, "dim" if trouble else _COLOURS[seen.level])
         parts += [head, Text(activity), Text(last_minute)]
         for finding in seen.findings:
             line = Text(f"{finding['name']}: ", _COLOURS[finding["level"]])

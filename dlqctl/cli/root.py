@@ -110,7 +110,9 @@ def connect(dsn: str | None) -> psycopg.Connection:
 
 
 def print_checks(dsn: str | None, query: str, output_format: str) -> NoReturn:
-    with connect(dsn) as connection:
+    from dlqctl.patience import bounded
+
+    with connect(dsn) as connection, bounded(connection):
         rows = connection.execute(query.encode()).fetchall()
     print_rows_of_checks(rows, output_format)
 

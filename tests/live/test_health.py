@@ -6,9 +6,12 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -229,3 +232,61 @@ def test_the_jobs_are_shown_to_whom_pg_cron_shows_them_and_their_last_run_to_eve
             assert superuser.execute(ran).fetchone() == (True,)
             superuser.execute("reset role")
             superuser.execute("revoke usage on schema cron from dlq_reader")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [([], 1), (["--format", "json"], 1), (["--probe"], 1), (["--nagios"], 3)], ids=str
+)
+def test_behind_somebodys_lock_health_says_whose_and_does_not_hang(
+    well: Queue, database: str, words: list[str], code: int
+) -> None:
+    with psycopg.connect(database, application_name="a vacuum full") as other:
+        other.execute("lock table webhook_dlq in access exclusive mode")
+        began = time.monotonic()
+        done = run(database, *words)
+        assert time.monotonic() - began < 15
+        said = done.stdout + done.stderr
+        assert (done.returncode, "Traceback" in said) == (code, False)
+        assert f"public.webhook_dlq is locked by process {other.info.backend_pid} (postgres, a vacuum full)" in said
+        if code == 1:
+            assert f"select pg_terminate_backend({other.info.backend_pid})" in done.stderr
+            assert done.stdout == ""
+    assert "processor" in run(database, *words).stdout or words == ["--nagios"]
+
+
+def test_behind_somebody_who_waits_for_a_lock_health_names_whom_he_waits_for(well: Queue, database: str) -> None:
+    with (
+        psycopg.connect(database, application_name="a report") as reader,
+        psycopg.connect(database, application_name="an alter table", autocommit=True) as waiting,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        reads, waits = reader.info.backend_pid, waiting.info.backend_pid
+        reader.execute("select count(*) from webhook_dlq")
+        altering = threads.submit(waiting.execute, "alter table webhook_dlq add column nothing int")
+        while not well.one("select wait_event_type = 'Lock' from pg_stat_activity where pid = %s", waits):
+            time.sleep(0.02)
+        done = run(database)
+        reader.rollback()
+        altering.result(30)
+    assert done.returncode == 1
+    assert f"process {waits} (postgres, an alter table)" in done.stderr
+    assert (
+        f"which waits for process {reads} -> wait for it; or end it: select pg_terminate_backend({reads})"
+        in done.stderr
+    )
+
+
+def test_a_watch_says_whose_lock_is_in_the_way_and_goes_on(well: Queue, database: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "dlqctl", "--dsn", database, "health", "--watch", "--interval", "0.1"],
+        stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    ) as watching:  # fmt: skip
+        assert watching.stdout is not None
+        try:
+            assert "pending" in watching.stdout.readline()
+            with psycopg.connect(database) as other:
+                other.execute("lock table webhook_dlq in access exclusive mode")
+                assert any("no answer: public.webhook_dlq is locked by" in line for line in watching.stdout)
+            assert any("pending" in line for line in watching.stdout)
+        finally:
+            watching.send_signal(signal.SIGINT)
