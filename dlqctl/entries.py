@@ -9,9 +9,12 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
 from psycopg.rows import dict_row
 
 from dlqctl.errors import DlqctlError, UsageError
+from dlqctl.output import Json
 
 COUNTED = 10_000
 """How far entries are counted that are not shown."""
@@ -37,6 +40,13 @@ _FILTERS = {
     " order by a.attempt desc limit 1), lower(%(error_text)s)) > 0",
     "phone_number": r"regexp_replace(w.phone_number, '\D', '', 'g') = regexp_replace(%(phone_number)s, '\D', '', 'g')",
 }
+
+
+class _AsWritten(Loader):
+    """Reads jsonb as its text: Python's numbers have 17 digits, and its parser a depth."""
+
+    def load(self, data: Buffer) -> Json:
+        return Json(bytes(data).decode())
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,7 @@ def list_entries(
     def rows() -> Generator[tuple[Any, ...], None, None]:
         with connection.transaction(), connection.cursor("listed") as cursor:
             cursor.itersize = 50 if personal else 1000  # a payload may be large
+            cursor.adapters.register_loader("jsonb", _AsWritten)
             yield from cursor.execute(query.encode(), {**given, "limit": limit})
 
     return Found(columns, rows())
@@ -146,11 +157,12 @@ def tell(connection: psycopg.Connection, entry_id: UUID, *, personal: bool = Fal
             raise DlqctlError(f"entry {entry_id} is gone meanwhile", "dlqctl list")
         if personal:
             kept = cursor.execute(
-                "select phone_number, idempotency_key, error_message, headers, payload, raw_body"
-                " from public.webhook_dlq where id = %s",
+                "select phone_number, idempotency_key, error_message, headers::text,"
+                " pg_catalog.jsonb_pretty(payload) as payload, raw_body from public.webhook_dlq where id = %s",
                 (entry_id,),
             ).fetchone()
-            told.update(kept or {})
+            documents = {"headers", "payload"}
+            told.update({n: Json(v) if n in documents and v is not None else v for n, v in (kept or {}).items()})
         told["story"] = cursor.execute("select * from dlq.story(%s, %s)", (entry_id, personal)).fetchall()
         told["next"] = cursor.execute("select * from dlq.what_next(%s)", (entry_id,)).fetchall()
     return told

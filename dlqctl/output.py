@@ -16,14 +16,19 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import click
 
 # What ends a line, moves the cursor, or turns text round: escaped, wherever people read it. A reason or a reply is
 # somebody else's text.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+# Where a document is to stand in JSON: what no text can contain that does not know it.
+_PLACE = f"{uuid4()} "
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 
@@ -130,9 +135,33 @@ def batches(rows: Iterable[Sequence[Any]], size: int = 1000) -> Iterator[list[Se
         yield batch
 
 
+@dataclass(frozen=True)
+class Json:
+    """A document as the database writes it: no digit of a number is lost, and no depth is too much."""
+
+    written: str
+
+    def __str__(self) -> str:
+        return self.written
+
+
 def as_json(value: Any) -> str:
-    """JSON for programs: times and ids as text."""
-    return json.dumps(value, default=text, indent=2)
+    """JSON for programs: times and ids as text, documents as they are, all in ASCII."""
+    documents: list[Json] = []
+
+    def as_text(one: Any) -> str:
+        if not isinstance(one, Json):
+            return text(one)
+        documents.append(one)
+        return f"{_PLACE}{len(documents) - 1}"
+
+    written = json.dumps(value, default=as_text, indent=2)
+    return re.sub(f'"{_PLACE}([0-9]+)"', lambda found: _in_ascii(documents[int(found[1])].written), written)
+
+
+def _in_ascii(document: str) -> str:
+    """Beyond ASCII there is nothing in a document but in its strings."""
+    return re.sub("[^\x00-\x7f]+", lambda found: json.dumps(found[0])[1:-1], document)
 
 
 def print_checks(rows: Iterable[Sequence[Any]], output_format: str) -> None:
@@ -171,16 +200,24 @@ def wrap(text: str, width: int) -> list[str]:
 
 
 def text(value: Any) -> str:
-    """A value as people read it: nothing for None, times to the second."""
+    """A value as people read it: nothing for None, times to the second, intervals as PostgreSQL reads them."""
     if value is None:
         return ""
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="seconds")
     if isinstance(value, timedelta):
-        seconds = str(timedelta(seconds=round(value.total_seconds(), 1)))
-        return seconds.rstrip("0") if "." in seconds else seconds
+        return _interval(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict | list):
-        return json.dumps(value, default=str, ensure_ascii=False)
+        return json.dumps(value, default=text, ensure_ascii=False)
     return str(value)
+
+
+def _interval(value: timedelta) -> str:
+    tenths = round(abs(value) / timedelta(seconds=0.1))
+    minutes, tenths = divmod(tenths, 600)
+    days, minutes = divmod(minutes, 1440)
+    said = f"{days} day{'s' * (days != 1)} " if days else ""
+    said += f"{minutes // 60:02}:{minutes % 60:02}:{tenths // 10:02}" + (f".{tenths % 10}" if tenths % 10 else "")
+    return said if value >= timedelta(0) else f"-{said}"

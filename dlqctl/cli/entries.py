@@ -165,11 +165,11 @@ def _print_story(told: dict[str, Any]) -> None:
             click.echo(f"{name}: {printable(told[name])}")
     if told.get("headers"):
         click.echo("headers:")
-        for name, value in told["headers"].items():
+        for name, value in json.loads(told["headers"].written).items():
             click.echo(f"  {printable(name)}: {printable(text(value))}")
     if told.get("payload") is not None:
         click.echo("payload:")
-        for line in json.dumps(told["payload"], indent=2, ensure_ascii=False).splitlines():
+        for line in told["payload"].written.splitlines():
             click.echo(f"  {printable(line)}")
     elif told.get("raw_body") is not None:
         click.echo("raw body:")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -200,6 +201,33 @@ def test_show_tells_the_story_and_hides_what_is_personal(box: Sandbox, conn: psy
     done = run(box, "show", entry_id, "--payload", role="dlq_reader")
     assert done.returncode == 1
     assert "--payload would tell as_dlq_reader what it may not read" in done.stderr
+
+
+def test_a_payload_comes_out_digit_by_digit(box: Sandbox, conn: psycopg.Connection) -> None:
+    payload = (
+        '{"a": 0.1234567890123456789012345, "b": 12345678901234567890123456789.10, "c": 0.00000001, "d": "é\\"漢🙂"}'
+    )
+    row = conn.execute("select %s::jsonb::text", (payload,)).fetchone()
+    assert row is not None
+    entry_id = store(conn, "failed", payload=payload)
+    exactly = partial(json.loads, parse_float=str, parse_int=str)
+    told = exactly(run(box, "show", entry_id, "--payload", "--format", "json").stdout)
+    assert told["payload"] == exactly(row[0])
+    (listed,) = exactly(run(box, "list", "--payload", "--format", "json").stdout)
+    assert listed["payload"] == exactly(row[0])
+    (line,) = csv.DictReader(io.StringIO(run(box, "list", "--payload", "--format", "csv").stdout))
+    assert line["payload"] == row[0]
+    assert "0.1234567890123456789012345" in run(box, "show", entry_id, "--payload").stdout
+    assert run(box, "show", entry_id, "--payload", "--format", "json").stdout.isascii()
+
+
+def test_a_payload_of_any_depth_is_shown(box: Sandbox, conn: psycopg.Connection) -> None:
+    deep = "[" * 1500 + "]" * 1500
+    entry_id = store(conn, "failed", payload=deep)
+    for words in (("show", entry_id), ("show", entry_id, "--format", "json"), ("list", "--format", "json")):
+        done = run(box, *words, "--payload")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert deep in "".join(done.stdout.split())
 
 
 def test_show_tells_what_people_did_to_whom_may_read_it(box: Sandbox, conn: psycopg.Connection) -> None:
