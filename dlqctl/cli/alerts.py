@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from dlqctl.cli.asking import reason
 from dlqctl.cli.root import Lines, connect, database, output_format
 from dlqctl.errors import DlqctlError, UsageError
 
@@ -73,7 +74,7 @@ def alerts_set(dsn: str | None, rule: str, **options: Any) -> None:
 @alerts.command("silence")
 @click.argument("rule")
 @click.option("--for", "duration", required=True, metavar="INTERVAL", help="As in '2 hours'; at most 30 days.")
-@click.option("--reason", required=True, help="Why; whoever is on call next reads it.")
+@reason
 @database
 def alerts_silence(dsn: str | None, rule: str, duration: str, reason: str) -> None:
     """Tell nobody of RULE for a while, or of any ('*'). What is raised at the end is told then."""

@@ -119,7 +119,10 @@ def verify_signatures(
 
     keys = {name: os.environ.get(name, "") for name in key_names}
     if not all(keys.values()):
-        raise UsageError(f"not in the environment: {', '.join(name for name in keys if not keys[name])}")
+        missing = [name for name in keys if not keys[name]]
+        raise UsageError(
+            f"not in the environment: {', '.join(missing)}", f"read -rs {missing[0]} && export {missing[0]}"
+        )
     with connect(dsn) as connection:
         handlers = module.find_handlers(connection, services)
         coverage = module.verify_signatures(connection, handlers, include_valid=include_valid, keys=keys)

@@ -137,7 +137,9 @@ def _explain(error: Exception) -> DlqctlError | None:
     if isinstance(error, undefined):
         return DlqctlError(f"dlqctl is not, or not wholly, in this database: {said}", "dlqctl migrate")
     if isinstance(error, errors.InsufficientPrivilege):
-        return DlqctlError(said, "ask for a role: grant dlq_admin to ROLE (or dlq_reader, to look)")
+        return DlqctlError(
+            said, "ask for a role: grant dlq_admin to ROLE (or dlq_reader, to look); with one: dlqctl migrate --check"
+        )
     if isinstance(error, errors.ReadOnlySqlTransaction):
         return DlqctlError(f"{said}: this is a standby, or a read-only session", "connect to the primary")
     if isinstance(error, errors.QueryCanceled):

@@ -36,6 +36,7 @@ from tests.runbook.causes import (
     somebody_made_net,
     something_cannot_go,
     statement,
+    the_alerts_are_locked,
     the_channel_is_mended,
     the_engine_is_locked,
     the_table_is_gone,
@@ -86,8 +87,8 @@ AT_ONCE = "at once"
 
 CASES = [
     Case("cron's launcher dies", "processor", it_is_silent, "error", "ago, ok", PROCESS, TEN),
-    Case("row level security hides the queue from the engine", "processor", it_is_blind, "error", "ago, ok",
-         (*MIGRATE, *PROCESS), TEN),
+    Case("row level security hides the queue from the engine", "processor", it_is_blind, "error",
+         "hides public.webhook_dlq", (*MIGRATE, *PROCESS), AT_ONCE),
     Case("a table is locked", "processor", a_table_is_locked, "error", "running", PROCESS, TEN,
          then=Desk.end_forgotten),
     Case("the database is read-only", "processor", it_is_read_only, "error", "ago, ok", PROCESS, TEN,
@@ -164,6 +165,8 @@ CASES = [
          ("alerts test",), "the next minute", then=the_channel_is_mended),
     Case("alerts are not evaluated", "alerts", they_are_not_evaluated, "error", "not evaluated since",
          ("alerts evaluate",), TEN),
+    Case("alerts are locked", "alerts", the_alerts_are_locked, "error", "has their lock",
+         ("somebody has their lock", "alerts evaluate"), TEN),
     Case("PUBLIC may read what is sent", "pg_net grants", public_may_read, "warning", "PUBLIC may",
          ("close the tables", *MIGRATE), AT_ONCE),
     Case("pg_cron is dropped", "extension", in_the_schedule("drop extension pg_cron"), "error", "not installed",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import psycopg
 import pytest
 
 from dlqctl.bundle import ROOT
@@ -22,7 +21,11 @@ _HERE, _STORM = "tests/runbook/test_sections.py", "tests/faults/test_storm.py"
 _BY_A_PERSON = ("nobody: a person did it, and it is in `dlq.audit_log`", "", "tests/db/test_audit.py")
 ELSEWHERE = {
     "the server cannot be reached": ("`dlqctl health` exits 3", "at once", "tests/live/test_cli.py"),
-    "a table is locked against reading": ("`dlqctl health` does not answer", "at once", "tests/runbook/test_faults.py"),
+    "a table is locked against reading": (
+        "`dlqctl health` says whose lock it is",
+        "at once",
+        "tests/live/test_health.py",
+    ),
     "a standby is asked": ("[server](runbook.md#server)", "at once", _HERE),
     "the head of pg_net's queue is bad": ("[answers](runbook.md#answers)", "5 minutes", _HERE),
     "the disk is full": ("[processor](runbook.md#processor), if it lasts", "10 minutes", _STORM),
@@ -78,13 +81,3 @@ def test_every_section_sees_something() -> None:
 
 def _words() -> list[str]:
     return [fault.replace("pg_net's queue", "the queue") for fault in expected()]
-
-
-def test_health_does_not_answer_while_a_table_is_locked_against_reading(
-    conn: psycopg.Connection, database: str
-) -> None:
-    with psycopg.connect(database) as other:
-        other.execute("lock table webhook_dlq in access exclusive mode")
-        conn.execute("set lock_timeout = '100ms'")
-        with pytest.raises(psycopg.errors.LockNotAvailable):
-            conn.execute("select * from dlq.health")
