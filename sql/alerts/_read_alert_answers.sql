@@ -46,9 +46,9 @@ begin
       end;
     end loop;
 
-    update dlq.alert_requests as q
-    set missing_since = case when q.missing_since is null then clock_timestamp() end
-    where (q.missing_since is null) = (
+    update dlq.alert_requests as q  -- a time to come: the clock was set back, and nobody waits until then
+    set missing_since = case when (q.missing_since <= clock_timestamp()) is not true then clock_timestamp() end
+    where ((q.missing_since <= clock_timestamp()) is not true) = (
       not exists (select from net.http_request_queue as n where n.id = q.request_id)
       and not exists (select from net._http_response as r where r.id = q.request_id and r.created >= v_since));
   end if;

@@ -22,7 +22,7 @@ begin
     select l.entry_id, l.dispatched_at, clock_timestamp(), l.request_id, l.attempt, l.is_probe, 'unanswered', l.service
     from landed as l
     on conflict do nothing
-    returning service, extract(epoch from settled_at - dispatched_at) as seconds
+    returning service, greatest(extract(epoch from settled_at - dispatched_at), 0) as seconds  -- a clock may be set back
   ),
   added_up as (
     insert into dlq.attempt_counts as c (hour, service, outcome, attempts, seconds, seconds_max)

@@ -210,6 +210,16 @@ def test_an_answer_that_expired_makes_it_unanswered_after_its_timeout_and_a_minu
     assert len(alerts.queued()) == 1
 
 
+def test_a_clock_that_is_set_back_holds_up_no_alert_for_as_long(alerts: Alerts) -> None:
+    trouble(alerts)
+    alerts.evaluate()
+    alerts.queue.conn.execute("delete from net.http_request_queue")
+    alerts.minute()
+    alerts.queue.conn.execute("update dlq.alert_requests set missing_since = missing_since + interval '1 hour'")
+    alerts.minute()
+    assert alerts.queue.one("select missing_since <= clock_timestamp() from dlq.alert_requests")
+
+
 @pytest.mark.parametrize("forgery", ["another oid", "twice", "still queued", "before the request"])
 def test_an_answer_is_believed_only_for_its_own_request(alerts: Alerts, forgery: str) -> None:
     trouble(alerts)

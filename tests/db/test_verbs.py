@@ -315,6 +315,13 @@ def test_erase_waits_for_the_step_of_a_cycle_and_takes_its_request_back(queue: Q
     assert queue.one("select (select count(*) from net.http_request_queue) + (select count(*) from dlq.in_flight)") == 0
 
 
+def test_erase_counts_no_time_where_the_clock_was_set_back(queue: Queue) -> None:
+    queue.send(queue.store(phone_number=NUMBER))
+    queue.conn.execute("update dlq.in_flight set dispatched_at = dispatched_at + interval '1 hour'")
+    assert queue.one("select dlq.erase(%s, 'x')", NUMBER)["requests"] == 1
+    assert queue.one("select seconds from dlq.attempt_counts") == 0
+
+
 def test_erase_is_undone_with_its_transaction(queue: Queue) -> None:
     entry_id = queue.store(phone_number=NUMBER)
     queue.send(entry_id)
