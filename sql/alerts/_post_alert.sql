@@ -15,6 +15,8 @@ declare
   v_body jsonb;
   v_headers jsonb := '{"content-type": "application/json"}';
   v_request_id bigint;
+  v_state text;
+  v_message text;
 begin
   select c.* into strict v_channel from dlq.alert_channels as c where c.name = _post_alert.channel;
   select d.* into strict v_delivery
@@ -53,7 +55,13 @@ begin
       end if;
   end case;
 
-  v_request_id := net.http_post(url := v_url, body := v_body, headers := v_headers, timeout_milliseconds := c_timeout_ms);
+  begin
+    v_request_id := net.http_post(url := v_url, body := v_body, headers := v_headers, timeout_milliseconds := c_timeout_ms);
+  exception when others then
+    -- pg_net quotes a URL that it does not take, and what is raised here is told: in health, and to the other channels.
+    get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
+    raise exception using errcode = v_state, message = coalesce(replace(v_message, v_secret, '{secret}'), v_message);
+  end;
   insert into dlq.alert_requests (request_id, alert_id, dispatched_at, net_oid, edge, timeout_ms, rule, channel)
   values (
     v_request_id, v_delivery.alert_id, clock_timestamp(),

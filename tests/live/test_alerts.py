@@ -144,6 +144,20 @@ def test_a_webhook_verifies_and_slack_is_told_at_its_secret_url(
     assert "xyz" not in listed.stdout
 
 
+def test_a_url_that_pg_net_does_not_take_is_told_without_its_secret(live: Sandbox, conn: psycopg.Connection) -> None:
+    conn.execute("select dlq.set_secret('SLACK_WEBHOOK', 'T0/B0/xyz')")
+    conn.execute(
+        "select dlq.set_alert_channel('team', 'slack', 'https://slack.invalid:99999/services/{secret}', 'SLACK_WEBHOOK')"
+    )
+    done = dlqctl(live, "alerts", "test", "team", "--format", "json")
+    assert done.returncode == 1
+    assert "xyz" not in done.stdout + done.stderr
+    assert "xyz" not in str(conn.execute("select error from dlq.alert_deliveries").fetchall())
+    told = str(conn.execute("select * from dlq.alert_channel_states").fetchall())
+    assert "given_up" in told
+    assert "xyz" not in told + str(conn.execute("select * from dlq.health where name = 'alerts'").fetchall())
+
+
 def test_rules_are_listed_set_and_silenced(live: Sandbox, conn: psycopg.Connection) -> None:
     conn.execute(
         "insert into webhook_dlq (service, payload, next_retry_at) values ('alarming', '1', now() + interval '1 day')"
