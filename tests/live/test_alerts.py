@@ -147,7 +147,7 @@ def test_a_webhook_verifies_and_slack_is_told_at_its_secret_url(
 def test_a_url_that_pg_net_does_not_take_is_told_without_its_secret(live: Sandbox, conn: psycopg.Connection) -> None:
     conn.execute("select dlq.set_secret('SLACK_WEBHOOK', 'T0/B0/xyz')")
     conn.execute(
-        "select dlq.set_alert_channel('team', 'slack', 'https://slack.invalid:99999/services/{secret}', 'SLACK_WEBHOOK')"
+        "select dlq.set_alert_channel('team', 'slack', 'https://a.invalid:99999/services/{secret}', 'SLACK_WEBHOOK')"
     )
     done = dlqctl(live, "alerts", "test", "team", "--format", "json")
     assert done.returncode == 1
