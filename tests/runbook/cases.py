@@ -156,7 +156,7 @@ CASES = [
     Case("maintenance does not run", "retention", nothing_was_removed, "warning", "has not been removed yet",
          ("dlqctl maintain",),
          DAYS),
-    Case("a row cannot be removed", "retention", something_cannot_go, "warning", "orders", ("dlqctl maintain",),
+    Case("a row cannot be removed", "retention", something_cannot_go, "warning", ": 23503 ", ("dlqctl maintain",),
          "the daily run",
          then=the_table_is_gone),
     Case("maintenance does not come to the end", "retention", its_time_is_short, "warning", "partial",

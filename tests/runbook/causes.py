@@ -230,8 +230,8 @@ def they_are_not_evaluated(desk: Desk) -> None:
 
 
 def the_alerts_are_locked(desk: Desk) -> None:
-    desk.leave_open("select dlq.evaluate_alerts()")
     they_are_not_evaluated(desk)
+    desk.leave_open("select dlq.evaluate_alerts()")
 
 
 def public_may_read(desk: Desk) -> None:

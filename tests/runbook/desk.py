@@ -106,6 +106,7 @@ class Desk:
 
     def leave_open(self, statement: str) -> None:
         """Run a statement in a transaction that somebody forgets to end."""
+        self.end_forgotten()
         self._forgotten = psycopg.connect(self.box.cluster.dsn())
         self._forgotten.execute(statement.encode())
 
