@@ -41,11 +41,12 @@ begin
           select r.id from net._http_response as r where r.created >= v_since and r.id between v_first and v_last)
     )
     update dlq.in_flight as f
-    set missing_since = case when f.missing_since is null then clock_timestamp() end
+    set missing_since = case when (f.missing_since <= clock_timestamp()) is not true then clock_timestamp() end
     where f.entry_id in (
       select changed.entry_id
       from dlq.in_flight as changed
-      where (changed.missing_since is null) = (changed.entry_id in (select m.entry_id from missing as m))
+      -- A time that is yet to come was noted before the clock was set back, and says nothing.
+      where ((changed.missing_since <= clock_timestamp()) is not true) = (changed.entry_id in (select m.entry_id from missing as m))
       for update skip locked);
   end if;
 

@@ -60,6 +60,15 @@ def test_a_request_that_turns_up_again_is_not_missing_any_more(queue: Queue) -> 
     assert queue.one("select missing_since is null from dlq.in_flight")
 
 
+def test_a_clock_that_is_set_back_delays_nothing_by_more_than_a_look(queue: Queue) -> None:
+    entry_id = queue.store()
+    queue.send(entry_id)
+    queue.conn.execute("delete from net.http_request_queue")
+    queue.conn.execute("update dlq.in_flight set missing_since = clock_timestamp() + interval '1 hour'")
+    assert _requeue(queue) == 0
+    assert queue.one("select missing_since <= clock_timestamp() from dlq.in_flight")
+
+
 def test_requests_of_a_dropped_and_created_net_schema_are_lost_at_once(queue: Queue) -> None:
     entry_id = queue.store()
     queue.send(entry_id)
