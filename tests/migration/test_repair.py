@@ -9,7 +9,7 @@ import pytest
 from dlqctl.cluster import Cluster
 from dlqctl.migrate import migrate
 from tests.conftest import _database
-from tests.migration.migrating import do, dump, fingerprint, run
+from tests.migration.migrating import ask, do, dump, fingerprint, run
 
 EDITS = {
     "function, its body": (
@@ -159,3 +159,23 @@ def test_several_hand_edits_are_all_named(database: str) -> None:
 
     assert found.out.splitlines() == ["function dlq.resume", "view dlq.upcoming", "grants"]
     assert found.code == 1
+
+
+def test_what_a_dba_has_set_on_a_table_is_theirs(database: str) -> None:
+    theirs = "select array_agg(c.relname || ' ' || coalesce(c.reloptions::text, '') order by c.oid) from pg_class as c"
+    do(
+        database,
+        """
+        alter table public.webhook_dlq set (autovacuum_vacuum_scale_factor = 0.3, fillfactor = 80);
+        alter table dlq.delivery_attempts reset (autovacuum_vacuum_scale_factor);
+        alter index public.idx_webhook_dlq_next_retry set (fillfactor = 70);
+        alter table public.webhook_dlq alter column service set statistics 1000;
+        """,
+    )
+    before = ask(database, theirs)
+
+    assert run("--dsn", database, "migrate", "--check", "--no-cron").code == 0
+    assert migrate(database, cron=False).changed == []
+
+    assert ask(database, theirs) == before
+    assert ask(database, "select attstattarget from pg_attribute where attrelid = 'webhook_dlq'::regclass and attname = 'service'") == 1000
