@@ -39,12 +39,14 @@ create table public.webhook_dlq (
   constraint headers_are_an_object check (jsonb_typeof(headers) = 'object'),
   constraint what_is_erased_is_not_sent check (erased_at is null or settled_at is not null)
 )
--- An entry leaves two dead rows while it is delivered (none of its updates is HOT, whatever the fillfactor: 0 of 24,000), and one
--- when it is removed. By PostgreSQL's 0.2 they stay until they are a fifth of what is stored, and so does the head of the claim's index,
--- which no new entry reuses: behind 100,000 delivered ones of a service a claim read 1,369 pages, vacuumed 223. At 0.02 that is the most, at ten
--- million rows too, for 0.7 pages and 3 us of vacuum an entry. Not less: where dead rows are on fewer than 2 % of
--- the pages, vacuum leaves the indexes alone (three of five times at 0.01). bench/speed/upkeep.py
-with (autovacuum_vacuum_scale_factor = 0.02);
+-- An entry leaves two dead rows while it is delivered (no update is HOT, 0 of 24,000, so a fillfactor would earn nothing), and one when it is
+-- removed. By PostgreSQL's 0.2 they stay until they are a fifth of what is stored, two million of ten, and with them the head of the claim's
+-- index, which no new entry reuses: behind 100,000 of a service that were delivered each claim reads 412 pages, vacuumed 15. So a
+-- fiftieth: 5.0 us of vacuum an entry, not 3.3, and a table of 1.18 times its size, not 1.29. Not less: where fewer than 2 % of the pages
+-- have dead rows, vacuum leaves the indexes alone (at ten million rows and 0.01 two times of three).
+-- By PostgreSQL's 0.1 a million of ten can wait, or have failed, before statistics know: with 50,000 of each unknown a list of the last 50 that
+-- failed reads 6,615 pages, then 311. To analyze takes 0.4 s of one core, at most once a minute. bench/speed/upkeep.py
+with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 alter table public.webhook_dlq enable row level security;
 
 -- The claim reads this one, service by service. Only waiting rows are in it, so its size is the backlog's.
@@ -168,9 +170,9 @@ create table dlq.delivery_attempts (
   constraint outcome_is_known check (
     outcome in ('delivered', 'http_error', 'network_error', 'echoed', 'unanswered', 'not_sent'))
 )
--- Removed each night, a thirtieth of it, so that the next day's go where those were: by PostgreSQL's 0.2 it is vacuumed every sixth
--- day, and is 1.23 times what it holds, its index 1.5 times; like this 1.03 and 1.13. bench/speed/upkeep.py
--- Partitions would save a fifth of the night's work, and cost more: docs/retention.md.
+-- A thirtieth of it is removed each night, and the next day's go where those were, once vacuum has been there: by PostgreSQL's 0.2 every sixth
+-- day, so that the table grows to 1.23 times its size and its index to 1.45; like this each night, to 1.03 and 1.07. bench/speed/upkeep.py
+-- Not frozen early: that is 110 bytes of WAL an attempt, as much as the attempt, which is gone in a month. Not partitioned: docs/retention.md.
 with (autovacuum_vacuum_scale_factor = 0.02);
 alter table dlq.delivery_attempts enable row level security;
 

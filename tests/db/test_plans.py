@@ -110,6 +110,32 @@ def test_dispatching_reads_what_is_due(big: Queue) -> None:
     _assert_no_scan(nodes)
 
 
+def test_a_claim_reads_what_it_sends_also_when_statistics_know_of_nothing_that_waits(queue: Queue) -> None:
+    """An outage begins when all was delivered as autovacuum last looked: each index of services seems as good."""
+    queue.endpoint("*", "https://hooks.example/{service}")
+    queue.conn.execute("set session_replication_role = replica")
+    queue.conn.execute(
+        """
+        insert into webhook_dlq (service, payload, status, created_at, updated_at, settled_at)
+        select 's1', '1', 'reprocessed', now(), now(), now() from generate_series(1, 3000)
+        """
+    )
+    queue.conn.execute("set session_replication_role = origin")
+    queue.store_many(1, "s1")
+    queue.conn.execute("vacuum analyze webhook_dlq")
+    # Of one statement, so that the index by created_at is lower than that by next_retry_at, and seems cheaper.
+    queue.conn.execute(
+        """
+        insert into webhook_dlq (service, payload, next_retry_at)
+        select 's1', '1', dlq._now() - n * interval '1 ms' from generate_series(1, 1000) as n
+        """
+    )
+    explain(queue.conn)
+    nodes = _plans(queue.conn, "select * from dlq.dispatch_due()")
+    assert queue.one("select count(*) from dlq.in_flight") == 20
+    _assert_no_scan(nodes, rows=200)
+
+
 def test_settling_reads_what_is_answered(big: Queue) -> None:
     _make_due(big)
     big.dispatch()

@@ -178,4 +178,5 @@ def test_what_a_dba_has_set_on_a_table_is_theirs(database: str) -> None:
     assert migrate(database, cron=False).changed == []
 
     assert ask(database, theirs) == before
-    assert ask(database, "select attstattarget from pg_attribute where attrelid = 'webhook_dlq'::regclass and attname = 'service'") == 1000
+    target = "select attstattarget from pg_attribute where attrelid = 'webhook_dlq'::regclass and attname = 'service'"
+    assert ask(database, target) == 1000
