@@ -21,7 +21,7 @@ faults: install ## 1,000 webhooks in a storm of faults, twelve minutes for each 
 pictures: install ## draw the pictures in docs/ anew; needs tmux, chromium, prometheus and prometheus-sql-exporter
 	@PYTHONPATH=. $(PYTHON_IN_VENV) docs/pictures.py
 
-SPEED := speed.intake speed.turn speed.flat speed.drain speed.horizon speed.memory peers.compare
+SPEED := speed.intake speed.turn speed.flat speed.drain speed.horizon speed.upkeep speed.memory peers.compare
 TROUBLE := trouble.head_of_line trouble.fairness trouble.neighbour trouble.outage
 
 bench: install ## run the benchmarks, about two hours; `make bench ARGS=speed.turn` runs one: see bench/README.md
