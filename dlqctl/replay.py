@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import class_row
 
 from dlqctl.errors import DlqctlError
 
 LISTED = ("id", "replayed_at", "replayed_by", "reason", "entries", "waiting", "processing", "reprocessed", "retrying",
           "failed", "discarded", "put_back", "removed", "last_due_at", "cancelled_at", "filters")  # fmt: skip
+
+AT_ONCE = 10_000
+"""So many entries a transaction: about a second, in which the processor passes them by."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +62,52 @@ def preview(connection: psycopg.Connection, filters: dict[str, Any]) -> Preview:
     return row
 
 
-def replay(connection: psycopg.Connection, reason: str, filters: dict[str, Any]) -> tuple[int, int]:
-    """Send again what these filters match, and return the replay's id and how many entries it has.
+@dataclass(frozen=True)
+class Taken:
+    """A replay's entries so far, and how many it shall have: of the row of dlq.replays."""
 
-    `filters` are arguments of dlq.replay() by name; those that are None are left out. One transaction: if it is
-    interrupted, nothing has been done. Raises psycopg.Error (WD002) if a filter is not in order.
+    id: int
+    entries: int
+    wanted: int
+
+    @property
+    def is_all(self) -> bool:
+        return self.entries >= self.wanted
+
+
+_ALL = sql.SQL("*")
+_TAKEN = sql.SQL("id, entries, least(matched, (filters ->> 'max_entries')::int4) as wanted")
+
+
+def replay(connection: psycopg.Connection, reason: str, filters: dict[str, Any]) -> Iterator[Taken]:
+    """Send again what these filters match, AT_ONCE at a time, and yield how far that is after each time.
+
+    `filters` are arguments of dlq.replay() by name; those that are None are left out. Each time is one transaction:
+    what is interrupted has not been done, and what was yielded stays. By a phone number, which a replay does not
+    keep, it is all at once. Raises psycopg.Error (WD002) if a filter is not in order.
     """
-    given = {"reason": reason, **filters}
-    with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
-        (row,) = cursor.execute(_call("replay", given), given).fetchall()
-    return row["id"], row["entries"]
+    given = {"reason": reason, **filters, "at_once": None if filters.get("phone_number") else AT_ONCE}
+    taken = _take(connection, _call("replay", given, _TAKEN), given)
+    yield taken
+    if not filters.get("phone_number") and not taken.is_all:
+        yield from go_on(connection, taken.id, taken.entries)
+
+
+def go_on(connection: psycopg.Connection, replay_id: int, entries: int = -1) -> Iterator[Taken]:
+    """Go on with a replay that has so many entries, as `replay` does. Raises psycopg.Error (WD002) if it cannot be."""
+    given = {"id": replay_id, "at_once": AT_ONCE}
+    is_all = False
+    while not is_all:
+        taken = _take(connection, _call("continue_replay", given, _TAKEN), given)
+        is_all = taken.is_all or taken.entries == entries
+        entries = taken.entries
+        yield taken
+
+
+def _take(connection: psycopg.Connection, query: sql.Composed, given: dict[str, Any]) -> Taken:
+    with connection.transaction(), connection.cursor(row_factory=class_row(Taken)) as cursor:
+        (row,) = cursor.execute(query, given).fetchall()
+    return row
 
 
 def progress(connection: psycopg.Connection, replay_id: int) -> Progress:
@@ -103,9 +143,10 @@ def held_back(connection: psycopg.Connection, services: dict[str, int]) -> list[
     ).fetchall()
 
 
-def _call(function: str, arguments: dict[str, Any]) -> sql.Composed:
+def _call(function: str, arguments: dict[str, Any], columns: sql.Composable = _ALL) -> sql.Composed:
     given = [name for name, value in arguments.items() if value is not None]
-    return sql.SQL("select * from dlq.{}({})").format(
+    return sql.SQL("select {} from dlq.{}({})").format(
+        columns,
         sql.Identifier(function),
         sql.SQL(", ").join(sql.SQL("{} => {}").format(sql.Identifier(n), sql.Placeholder(n)) for n in given),
     )

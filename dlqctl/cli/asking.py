@@ -35,14 +35,24 @@ def ask(question: str) -> None:
 
 
 @contextlib.contextmanager
-def waiting(words: str) -> Iterator[None]:
-    """Show, on a terminal, that something takes its time, once it has taken a second. A dumb one is told once."""
+def waiting(words: str) -> Iterator[Callable[[str], None]]:
+    """Show, on a terminal, that something takes its time, once it has taken a second. A dumb one is told once.
+
+    Yields what replaces the words by others, such as how far it is; not to a terminal it says them in a line.
+    """
     if not sys.stderr.isatty():
-        yield
+        yield lambda other: click.echo(other, err=True)
         return
     from threading import Timer
 
     shown: list[Any] = []
+
+    def change(other: str) -> None:
+        nonlocal words
+        words = other
+        if not shown:
+            return
+        shown[0].update(words)
 
     def begin() -> None:
         if os.environ.get("TERM") == "dumb":
@@ -58,7 +68,7 @@ def waiting(words: str) -> Iterator[None]:
     timer.daemon = True
     timer.start()
     try:
-        yield
+        yield change
     finally:
         timer.cancel()
         timer.join()

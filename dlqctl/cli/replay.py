@@ -19,12 +19,12 @@ from dlqctl.errors import CannotConnect, DlqctlError
 if TYPE_CHECKING:
     import psycopg
 
-    from dlqctl.replay import Preview, Progress
+    from dlqctl.replay import Preview, Progress, Taken
 
 _STATUSES = click.Choice(["failed", "pending", "discarded", "reprocessed"])
 
 
-@click.group(cls=Lines, invoke_without_command=True, subcommand_metavar="[list | watch ID | cancel ID]")
+@click.group(cls=Lines, invoke_without_command=True, subcommand_metavar="[list | watch ID | continue ID | cancel ID]")
 @click.option("--reason", help="Why; it goes into dlq.audit_log.")
 @click.option("--service", metavar="SERVICE", help="Of this service.")
 @click.option("--status", type=_STATUSES, help="failed, unless said. reprocessed: delivered already.")
@@ -34,6 +34,7 @@ _STATUSES = click.Choice(["failed", "pending", "discarded", "reprocessed"])
 @click.option("--error-text", metavar="TEXT", help="What the last attempt's error contains.")
 @click.option("--phone-number", metavar="NUMBER", help="Whom it concerns.")
 @click.option("--max-entries", type=int, metavar="N", help="The oldest so many: 1000, unless said.")
+@click.option("--all", "everything", is_flag=True, help="All of them, however many.")
 @click.option("--per-minute", type=int, metavar="N", help="So many become due a minute. Else all at once.")
 @click.option("--check", is_flag=True, help="Show what it would do, and change nothing; exit 1 if nothing matches.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -44,6 +45,7 @@ def replay(
     reason: str | None,
     since: str | None,
     until: str | None,
+    everything: bool,
     check: bool,
     yes: bool,
     no_watch: bool,
@@ -51,8 +53,8 @@ def replay(
 ) -> None:
     """Send many entries again: those to which all the filters apply, the oldest first.
 
-    It shows how many, asks, and tells how they go until each has been tried; Ctrl-C ends the telling alone. Run again,
-    it goes on with the next.
+    It shows how many, asks, takes 10,000 at a time, and tells how they go until each has been tried; Ctrl-C ends the
+    telling alone. Run again, it goes on with the next.
     """
     from dlqctl import replay as module
     from dlqctl.entries import moment
@@ -60,15 +62,20 @@ def replay(
 
     ctx = click.get_current_context()
     if ctx.invoked_subcommand:
-        if reason or since or until or check or yes or no_watch or any(v is not None for v in filters.values()):
+        given = (reason, since, until, everything, check, yes, no_watch)
+        if any(given) or any(value is not None for value in filters.values()):
             raise click.UsageError(f"what belongs to {ctx.invoked_subcommand} follows it")
         ctx.obj["dsn"] = dsn
         return
+    if everything and filters["max_entries"] is not None:
+        raise click.UsageError("--all and --max-entries exclude each other")
     if not (check or (reason or "").strip()):
         raise click.UsageError("Missing option '--reason': why. It goes into dlq.audit_log.")
     with connect(dsn) as connection:
         filters["created_after"] = since and moment(connection, since)
         filters["created_before"] = until and moment(connection, until)
+        if everything:
+            filters["max_entries"] = 2**31 - 1
         with waiting("looking"):
             seen = module.preview(connection, filters)
             held = module.held_back(connection, seen.services or {})
@@ -80,17 +87,52 @@ def replay(
             return
         if not yes:
             ask(f"Replay {seen.entries:,}?")
-        try:
-            with waiting("replaying"):
-                replay_id, entries = module.replay(connection, str(reason), filters)
-        except KeyboardInterrupt:
-            say("stopped: nothing was replayed")
-            raise SystemExit(130) from None
-        say(f"replay {replay_id}: {entries:,}. To take back what is not yet tried: {_cancel(replay_id)}")
-        if no_watch:
-            click.echo(replay_id)
-        else:
-            _watch(connection, replay_id)
+        if everything:
+            filters["max_entries"] = seen.entries
+        taken = _take(connection, module.replay(connection, str(reason), filters))
+        _tell_or_watch(connection, taken, no_watch=no_watch)
+
+
+def _take(connection: psycopg.Connection, parts: Iterator[Taken]) -> Taken:
+    """Let a replay take its entries, tell how far it is if that is in parts, and return what it has."""
+    import psycopg
+
+    from dlqctl.output import say
+
+    taken = None
+    try:
+        with waiting("replaying") as tell:
+            for taken in parts:
+                if not taken.is_all:
+                    tell(_so_far(taken))
+    except KeyboardInterrupt:
+        say("stopped: nothing was replayed") if taken is None else say(f"stopped: {_so_far(taken)}", _go_on(taken))
+        raise SystemExit(130) from None
+    except psycopg.Error as error:
+        if taken is None:
+            raise
+        kind = CannotConnect if connection.broken else DlqctlError
+        raise kind(f"{_so_far(taken)}, and then: {' '.join(str(error).split())}", _go_on(taken)) from error
+    assert taken
+    return taken
+
+
+def _so_far(taken: Taken) -> str:
+    return f"replay {taken.id} has {taken.entries:,} of {taken.wanted:,}"
+
+
+def _go_on(taken: Taken) -> str:
+    return f"dlqctl replay continue {taken.id}; or to end it: {_cancel(taken.id)}"
+
+
+def _tell_or_watch(connection: psycopg.Connection, taken: Taken, *, no_watch: bool) -> None:
+    from dlqctl.output import say
+
+    say(f"replay {taken.id}: {taken.entries:,}. To take back what is not yet tried: {_cancel(taken.id)}")
+    if no_watch:
+        click.echo(taken.id)
+    else:
+        _watch(connection, taken.id)
 
 
 def _told(seen: Preview, held: list[tuple[str, str]], filters: dict[str, Any]) -> Iterator[str]:
@@ -99,7 +141,7 @@ def _told(seen: Preview, held: list[tuple[str, str]], filters: dict[str, Any]) -
     yield f"{seen.entries:,} {filters['status'] or 'failed'}: {', '.join(f'{name} {n:,}' for name, n in services)}"
     yield f"stored from {_time(seen.oldest)} to {_time(seen.newest)}"
     if seen.matched > seen.entries:
-        yield f"{seen.matched:,} match, and these are the oldest. Run again, it goes on with the next"
+        yield f"{seen.matched:,} match, and these are the oldest. Run again, it goes on with the next; or --all"
     if filters["status"] == "reprocessed":
         yield "they were delivered already: their handlers see them once more"
     if filters["per_minute"]:
@@ -121,6 +163,18 @@ def replay_list(dsn: str | None, limit: int, output_format: str) -> None:
 
     with connect(dsn) as connection:
         print_rows(LISTED, list_replays(connection, limit), output_format)
+
+
+@replay.command("continue")
+@click.argument("replay_id", metavar="ID", type=int)
+@click.option("--no-watch", is_flag=True, help="Do not wait until each has been tried.")
+@database
+def replay_continue(dsn: str | None, replay_id: int, no_watch: bool) -> None:
+    """Go on with a replay that was stopped before it had taken all of its entries."""
+    from dlqctl import replay as module
+
+    with connect(dsn) as connection:
+        _tell_or_watch(connection, _take(connection, module.go_on(connection, replay_id)), no_watch=no_watch)
 
 
 @replay.command("watch")

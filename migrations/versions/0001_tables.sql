@@ -250,6 +250,8 @@ create table dlq.replays (
   id bigint generated always as identity,
   replayed_at timestamptz not null,
   cancelled_at timestamptz,
+  last_created_at timestamptz,
+  last_entry_id uuid,
   matched integer not null,
   entries integer not null,
   per_minute integer,
@@ -262,10 +264,13 @@ create table dlq.replays (
 alter table dlq.replays enable row level security;
 
 comment on table dlq.replays is
-$$One call of dlq.replay(): what a person has sent again at a time. What became of it: dlq.replay_progress.$$;
+$$One call of dlq.replay(), and those of dlq.continue_replay() that go on with it: what a person has sent again. What became of
+it: dlq.replay_progress.$$;
 comment on column dlq.replays.id is 'Ascending, with gaps.';
 comment on column dlq.replays.replayed_at is 'When. The pace is counted from here.';
 comment on column dlq.replays.cancelled_at is 'When it was cancelled. Null: it was not.';
+comment on column dlq.replays.last_created_at is 'When the last entry was stored that it took: dlq.continue_replay() goes on behind it. Null: it took none.';
+comment on column dlq.replays.last_entry_id is 'That entry.';
 comment on column dlq.replays.matched is 'How many entries the filters matched.';
 comment on column dlq.replays.entries is 'How many of them it took, the oldest: at most max_entries.';
 comment on column dlq.replays.per_minute is 'How many become due a minute. Null: all at once.';

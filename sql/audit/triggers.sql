@@ -154,7 +154,8 @@ create or replace trigger audit
 after insert or update or delete on dlq.replays
 for each row when (current_user <> 'dlq_owner' or current_setting('role') = 'dlq_owner')
 execute function dlq._audit_change(
-  'id', 'replayed_at', 'cancelled_at', 'matched', 'entries', 'per_minute', 'replayed_by', 'cancelled_by', 'reason');
+  'id', 'replayed_at', 'cancelled_at', 'last_created_at', 'last_entry_id', 'matched', 'entries', 'per_minute', 'replayed_by',
+  'cancelled_by', 'reason');
 alter table dlq.replays enable always trigger audit;
 comment on trigger audit on dlq.replays is 'Records who rewrites the history of replays. The verbs record themselves, with the reason.';
 

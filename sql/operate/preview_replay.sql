@@ -21,7 +21,7 @@ as $$
 begin
   perform dlq._check_replay(
     preview_replay.service, preview_replay.status, preview_replay.error_text, preview_replay.phone_number,
-    preview_replay.max_entries, preview_replay.per_minute);
+    preview_replay.max_entries, preview_replay.per_minute, at_once => 1);
   with found as materialized (
     select r.id, r.created_at, r.service
     from dlq._replayable(

@@ -162,7 +162,9 @@ def test_nothing_in_a_text_is_a_wildcard_or_code(queue: Queue, text: str) -> Non
         ({"phone_number": "+"}, "phone_number: "),
         ({"max_entries": 0}, "max_entries: "),
         ({"max_entries": None}, "max_entries: "),
-        ({"max_entries": 100_001}, "max_entries: "),
+        ({"max_entries": 100_001}, "at_once => "),
+        ({"at_once": 100_001}, "at_once => "),
+        ({"at_once": 0}, "at_once => "),
         ({"per_minute": 0}, "per_minute: "),
         ({"reason": None}, "dlq.replay("),
         ({"reason": " "}, "dlq.replay("),
@@ -173,7 +175,7 @@ def test_what_is_not_in_order_is_refused_and_the_hint_says_how(
 ) -> None:
     insert(queue, 1)
     for function in (replay, preview):
-        if function is preview and "reason" in filters:
+        if function is preview and ("reason" in filters or hint == "at_once => "):
             continue
         with pytest.raises(psycopg.Error) as caught:
             function(queue, **filters)
@@ -227,6 +229,82 @@ def test_the_processor_keeps_the_pace(queue: Queue, clock: Clock) -> None:
     assert progress(queue, done["id"]) == {"waiting": 8, "processing": 2}
     clock.set_forward("5 minutes 1 second")
     assert queue.dispatch() == 8
+
+
+# In parts.
+
+
+def go_on(queue: Queue, replay_id: int | None, **given: Any) -> dict[str, Any]:
+    arguments = "".join(f", {name} => %({name})s" for name in given)
+    with queue.conn.cursor(row_factory=psycopg.rows.dict_row) as cursor:
+        query = f"select * from dlq.continue_replay(%(id)s{arguments})"
+        (row,) = cursor.execute(query.encode(), {"id": replay_id, **given}).fetchall()
+        return row
+
+
+def test_in_parts_it_takes_what_it_takes_at_once_at_the_same_pace(queue: Queue) -> None:
+    entries = insert(queue, 9)
+    done = replay(queue, max_entries=8, per_minute=2, at_once=3)
+    assert (done["matched"], done["entries"], of(queue, done["id"])) == (9, 3, entries[:3])
+    for so_far in (6, 8, 8):
+        assert go_on(queue, done["id"], at_once=3)["entries"] == so_far
+    assert of(queue, done["id"]) == entries[:8]
+    assert queue.entry(entries[8])["status"] == "failed"
+    waits = queue.rows(
+        "select x.due_at - r.replayed_at as wait"
+        " from dlq.replays as r join dlq.replayed_entries as x on x.replay_id = r.id order by x.due_at"
+    )
+    assert [row["wait"] for row in waits] == [timedelta(seconds=30) * n for n in range(1, 9)]
+    acts = queue.rows("select action, key, reason, after from dlq.audit_log where object = 'dlq.replays' order by id")
+    assert [(act["action"], act["key"], act["reason"], act["after"]["entries"]) for act in acts] == [
+        (action, str(done["id"]), "mended", entries)
+        for action, entries in (("replay", 3), ("continue_replay", 3), ("continue_replay", 2))
+    ]
+    assert cancel(queue, done["id"]) == 8
+
+
+def test_what_a_part_has_taken_the_next_does_not_take_again(queue: Queue) -> None:
+    """Sent meanwhile, it is again what the filters match: for ever, if that counted."""
+    entries = insert(queue, 4, status="reprocessed")
+    queue.conn.execute("update webhook_dlq set created_at = (select min(created_at) from webhook_dlq)")
+    done = replay(queue, status="reprocessed", at_once=2, per_minute=1)
+    first = of(queue, done["id"])
+    for entry_id in first:
+        queue.attempt(entry_id, 200)
+    assert go_on(queue, done["id"])["entries"] == 4
+    assert go_on(queue, done["id"])["entries"] == 4
+    assert queue.one("select count(*) from dlq.replayed_entries") == 4
+    assert [queue.entry(entry_id)["attempt_count"] for entry_id in first] == [7, 7]
+    assert {queue.entry(entry_id)["status"] for entry_id in entries if entry_id not in first} == {"pending"}
+
+
+def test_continued_a_day_later_it_does_not_make_up_for_the_day(queue: Queue, clock: Clock) -> None:
+    entries = insert(queue, 4)
+    done = replay(queue, per_minute=1, at_once=2)
+    clock.set_forward("1 day")
+    go_on(queue, done["id"])
+    now = queue.one("select dlq._now()")
+    waits = [queue.entry(entry_id)["next_retry_at"] - now for entry_id in entries[2:]]
+    assert timedelta(seconds=50) < waits[0] <= timedelta(minutes=1)
+    assert waits[1] - waits[0] == timedelta(minutes=1)
+
+
+def test_what_cannot_be_continued_is_refused_and_the_hint_says_why(queue: Queue) -> None:
+    insert(queue, 3)
+    fail(queue, "shop", 400, phone_number="+15550100123")
+    cancelled = replay(queue, at_once=1, service="shop")
+    cancel(queue, cancelled["id"])
+    personal = replay(queue, phone_number="15550100123")
+    part = replay(queue, at_once=1)
+    for replay_id, at_once, hint in (
+        (cancelled["id"], 1, "cancelled"), (personal["id"], 1, "not kept"), (part["id"], 0, "at_once"),
+        (part["id"], 100_001, "at_once"), (part["id"] + 1, 1, "replay list"), (None, 1, "replay list"),
+    ):  # fmt: skip
+        with pytest.raises(psycopg.Error) as caught:
+            go_on(queue, replay_id, at_once=at_once)
+        assert caught.value.diag.sqlstate == "WD002"
+        assert hint in str(caught.value.diag.message_hint)
+    assert queue.one("select sum(entries) from dlq.replays") == 3
 
 
 def test_newer_entries_are_left_alone(queue: Queue) -> None:
@@ -376,7 +454,8 @@ def test_beside_a_running_cycle_each_is_sent_once(queue: Queue, database: str) -
     thread.start()
     try:
         cancelled = 0
-        while (done := replay(queue, max_entries=40))["entries"]:
+        while (done := replay(queue, max_entries=40, at_once=25))["entries"]:
+            go_on(queue, done["id"])
             if done["id"] % 2:
                 cancelled += cancel(queue, done["id"])
     finally:

@@ -136,23 +136,63 @@ def test_ctrl_c_ends_the_telling_alone_and_says_how_to_go_on(box: Sandbox, conn:
     assert f"nothing of replay {replay_id} waits any more" in again.stderr
 
 
-def test_ctrl_c_in_the_middle_of_it_leaves_nothing_half_done(box: Sandbox, conn: psycopg.Connection) -> None:
+def test_ctrl_c_in_the_middle_of_it_leaves_nothing_half_done_and_says_how_to_go_on(
+    box: Sandbox, conn: psycopg.Connection
+) -> None:
+    insert(conn, 30_000)  # taken 10,000 at a time, the oldest first
+    replays = "select coalesce(sum(entries), 0) from dlq.replays"
+    for locked, words, so_far in (
+        ("30000", ["replay", *WHY, "--yes", "--all"], 0),
+        ("15000", ["replay", *WHY, "--yes", "--all", "--per-minute", "1"], 10_000),
+        ("5000", ["replay", "continue", "{id}"], 20_000),
+    ):
+        with psycopg.connect(box.cluster.dsn()) as somebody:
+            somebody.execute("select from webhook_dlq where payload = %s for update", (locked,))
+            command = [word.format(id=one(conn, "select max(id) from dlq.replays")) for word in words]
+            with terminal(command, command_env(box)) as screen:
+                wait_until(conn, "select exists (select from pg_stat_activity where wait_event_type = 'Lock')")
+                screen.type(CTRL_C)
+                screen.wait_for("stopped: nothing was replayed" if not so_far else r"stopped:\s+replay")
+                assert screen.end() == 130
+                said = " ".join(screen.shown.split())
+            somebody.rollback()
+        assert (failed(conn), one(conn, replays)) == (30_000 - so_far, so_far)
+        if so_far:
+            replay_id = one(conn, "select max(id) from dlq.replays")
+            assert f"replay {replay_id} has {so_far:,} of 30,000" in said
+            assert f"dlqctl replay continue {replay_id};" in said
+    assert one(conn, "select count(*) from pg_stat_activity where query like '%dlq.%replay(%' and state = 'active'"
+                     " and pid <> pg_backend_pid()") == 0  # fmt: skip
+    done = run(box, "continue", str(replay_id), "--no-watch")
+    assert (done.returncode, done.stdout, failed(conn)) == (0, f"{replay_id}\n", 0), done.stderr
+    assert one(conn, "select count(distinct due_at) from dlq.replayed_entries") == 30_000, "one a minute, in one row"
+
+
+def test_all_are_taken_in_parts_and_a_pipe_is_told_how_far_it_is(box: Sandbox, conn: psycopg.Connection) -> None:
+    insert(conn, 20_001)
+    done = run(box, *WHY, "--yes", "--no-watch", "--all")
+    assert (done.returncode, failed(conn)) == (0, 0), done.stderr
+    assert [line for line in done.stderr.splitlines() if " of 20,001" in line] == [
+        f"replay {done.stdout.strip()} has {n:,} of 20,001" for n in (10_000, 20_000)
+    ]
+    assert one(conn, "select filters ->> 'max_entries' from dlq.replays") == "20001"
+
+
+def test_a_connection_lost_between_parts_says_how_to_go_on(box: Sandbox, conn: psycopg.Connection) -> None:
     insert(conn, 20_000)
     with psycopg.connect(box.cluster.dsn()) as somebody:
         somebody.execute("select from webhook_dlq where payload = '1' for update")
-        words = ["replay", *WHY, "--yes", "--max-entries", "100000"]
-        with terminal(words, command_env(box)) as screen:
+        command = [sys.executable, "-m", "dlqctl", "replay", *WHY, "--yes", "--all"]
+        with subprocess.Popen(command, env=command_env(box), stderr=subprocess.PIPE, text=True) as process:
             wait_until(conn, "select exists (select from pg_stat_activity where wait_event_type = 'Lock')")
-            screen.type(CTRL_C)
-            screen.wait_for("stopped: nothing was replayed")
-            assert screen.end() == 130
+            conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where wait_event_type = 'Lock'")
+            _, said = process.communicate(timeout=60)
         somebody.rollback()
-    assert failed(conn) == 20_000
-    assert one(conn, "select (select count(*) from dlq.replays) + (select count(*) from dlq.replayed_entries)") == 0
-    assert one(conn, "select count(*) from pg_stat_activity where query like '%dlq.replay(%' and state = 'active'"
-                     " and pid <> pg_backend_pid()") == 0  # fmt: skip
-    done = run(box, *WHY, "--yes", "--no-watch", "--max-entries", "100000")
-    assert (done.returncode, failed(conn)) == (0, 0), done.stderr
+    replay_id = one(conn, "select id from dlq.replays")
+    assert process.returncode == 3
+    assert f"replay {replay_id} has 10,000 of 20,000, and then: " in said
+    assert f"-> dlqctl replay continue {replay_id};" in said.splitlines()[-1]
+    assert "Traceback" not in said
 
 
 def test_without_a_terminal_it_wants_a_yes(box: Sandbox, conn: psycopg.Connection) -> None:
@@ -243,7 +283,9 @@ def test_the_filters_are_those_of_the_function(box: Sandbox, conn: psycopg.Conne
         ((*WHY, "--status", "processing"), 2, "processing"),
         ((*WHY, "--since", "a while"), 2, "neither a time nor an age"),
         ((*WHY, "--service", "No Name"), 1, "No Name"),
-        ((*WHY, "--max-entries", "0"), 1, "max_entries: 1 to 100000"),
+        ((*WHY, "--max-entries", "0"), 1, "max_entries: 1 or more"),
+        ((*WHY, "--max-entries", "5", "--all"), 2, "exclude each other"),
+        (("continue", "7"), 1, "there is no replay 7 -> To find it: dlqctl replay list"),
         ((*WHY, "--error-text", ""), 1, "error_text"),
         (("--service", "shop", "list"), 2, "what belongs to list follows it"),
         (("watch", "7"), 1, "there is no replay 7 -> dlqctl replay list"),
