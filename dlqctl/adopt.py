@@ -158,7 +158,7 @@ def copy(connection: psycopg.Connection, on_progress: Callable[[Adoption], None]
     with _transaction(connection):
         old = _old_tables(connection, adoption.options)
     if adoption.left and old.reading:
-        _retry_left(connection, old.reading, adoption)
+        _retry_left(connection, old.reading)
     limit = _FIRST_BATCH
     while True:
         started = time.monotonic()
@@ -274,46 +274,55 @@ def _insert(connection: psycopg.Connection, reading: Reading, adoption: Adoption
         insert(there_already, with_keys=False)
 
 
-def _retry_left(connection: psycopg.Connection, reading: Reading, adoption: Adoption) -> None:
+def _retry_left(connection: psycopg.Connection, reading: Reading) -> None:
     """Rows that were left: forget those that have been deleted, copy those that have been mended."""
     key = reading.table.key
     assert key
-    with _transaction(connection, OWNER):
-        connection.execute("select from dlq.adoption for update")
-        keys = [
-            key
-            for (key,) in connection.execute(
+    position = ""
+    while True:
+        with _transaction(connection, OWNER):
+            adoption = _read(connection, "for update of a")
+            rows = connection.execute(
                 f"""
                 delete from dlq.adoption_left as l
-                returning (select l.old_id from public.{QUEUE}_old as o where o.{key.quoted} = l.old_id::{key.type})
-                """.encode()
-            )
-            if key is not None
-        ]
-        left = _copy_keys(connection, reading, adoption, keys) if keys else 0
-        connection.execute("update dlq.adoption set entries_copied = entries_copied + %s", (len(keys) - left,))
+                where l.old_id in (
+                  select n.old_id from dlq.adoption_left as n
+                  where n.old_id collate "C" > %s
+                  order by n.old_id collate "C" limit {_BIGGEST_BATCH})
+                returning l.old_id,
+                  (select l.old_id from public.{QUEUE}_old as o where o.{key.quoted} = l.old_id::{key.type})
+                """.encode(),
+                (position,),
+            ).fetchall()
+            if not rows:
+                return
+            keys = [there for _, there in rows if there is not None]
+            left = _copy_keys(connection, reading, adoption, keys) if keys else 0
+            connection.execute("update dlq.adoption set entries_copied = entries_copied + %s", (len(keys) - left,))
+        position = max(old_id for old_id, _ in rows)
 
 
 def _copy_log(connection: psycopg.Connection, log: Table) -> int:
-    """Copy all old runs at once: they are few, and may have no ids to go by. Those that cannot be read stay there."""
+    """Copy all old runs in one transaction: they may have no ids to go by. Those that cannot be read stay there."""
     if not adopt_sql.read_log(log):
         return 0
-    ctids = [ctid for (ctid,) in connection.execute(f"select ctid::text from public.{LOG}_old".encode())]
-
-    def insert(some: list[str]) -> int:
-        with connection.transaction():
-            return connection.execute(adopt_sql.copy_log(log, some).encode()).rowcount
-
     copied = 0
-    for start in range(0, len(ctids), _BIGGEST_BATCH):
-        batch = ctids[start : start + _BIGGEST_BATCH]
-        try:
-            copied += insert(batch)
-        except _ROW_FAULTS:
-            for ctid in batch:
-                with suppress(*_ROW_FAULTS):
-                    copied += insert([ctid])
+    with connection.cursor("ctids") as ctids:
+        ctids.itersize = _BIGGEST_BATCH
+        ctids.execute(f"select ctid::text from public.{LOG}_old".encode())
+        while batch := [ctid for (ctid,) in ctids.fetchmany(_BIGGEST_BATCH)]:
+            try:
+                copied += _insert_runs(connection, log, batch)
+            except _ROW_FAULTS:
+                for ctid in batch:
+                    with suppress(*_ROW_FAULTS):
+                        copied += _insert_runs(connection, log, [ctid])
     return copied
+
+
+def _insert_runs(connection: psycopg.Connection, log: Table, ctids: list[str]) -> int:
+    with connection.transaction():
+        return connection.execute(adopt_sql.copy_log(log, ctids).encode()).rowcount
 
 
 def _unschedule(raw: psycopg.Connection, job: int, user: str) -> None:

@@ -58,9 +58,9 @@ class Found:
 
 
 def list_entries(
-    connection: psycopg.Connection, filters: dict[str, Any], limit: int, *, personal: bool = False
+    connection: psycopg.Connection, filters: dict[str, Any], limit: int | None, *, personal: bool = False
 ) -> Found:
-    """Return the newest entries to which all the filters apply that are not None.
+    """Return the newest entries to which all the filters apply that are not None: so many, or all of them.
 
     Their names are those of `dlqctl list`; since and until are what `moment` returns. The rows are one snapshot, in a
     transaction that ends with them, and only some of them are held in memory. Raises DlqctlError if the role may not

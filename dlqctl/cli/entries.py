@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
 
 from dlqctl.cli.asking import waiting
 from dlqctl.cli.root import connect, database, output_format
+from dlqctl.errors import DlqctlError
 
 _STATUSES = click.Choice(["pending", "processing", "reprocessed", "failed", "discarded"])
 
@@ -28,41 +31,81 @@ _STATUSES = click.Choice(["pending", "processing", "reprocessed", "failed", "dis
 @click.option("--status-code", type=int, metavar="CODE", help="What the last attempt was answered.")
 @click.option("--error-text", metavar="TEXT", help="What the last attempt's error contains.")
 @click.option("--phone-number", metavar="NUMBER", help="Whom it concerns.")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, metavar="N")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="So many: 20, unless said.")
+@click.option("--all", "everything", is_flag=True, help="All of them, however many.")
 @click.option("--payload", "personal", is_flag=True, help="Also what is personal: phone number, error, body.")
 @output_format
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Into a file, once it is whole.")
 @database
 def list_entries(
     dsn: str | None,
     since: str | None,
     until: str | None,
-    limit: int,
+    limit: int | None,
+    everything: bool,
     personal: bool,
     output_format: str,
+    output: Path | None,
     **filters: Any,
 ) -> None:
     """List entries, the newest first: those to which all the filters apply."""
     from dlqctl import entries
     from dlqctl.output import print_rows, say
 
+    if everything and limit:
+        raise click.UsageError("--all and --limit exclude each other")
+    most = None if everything else limit or 20
     with connect(dsn) as connection:
         filters["since"] = None if since is None else entries.moment(connection, since)
         filters["until"] = None if until is None else entries.moment(connection, until)
-        found = entries.list_entries(connection, filters, limit, personal=personal)
+        found = entries.list_entries(connection, filters, most, personal=personal)
         with contextlib.closing(found.rows) as rows:
             with waiting("looking"):
                 first = list(itertools.islice(rows, 1))
-            on_terminal = output_format == "table" and sys.stdout.isatty()
-            shown = (_print_entries if on_terminal else partial(print_rows, output_format=output_format))(
-                found.columns, itertools.chain(first, rows)
-            )
+            with _into(output) as told:
+                on_terminal = output_format == "table" and sys.stdout.isatty()
+                shown = (_print_entries if on_terminal else partial(print_rows, output_format=output_format))(
+                    found.columns, told(itertools.chain(first, rows))
+                )
         with waiting("counting"):
-            more = entries.count_more(connection, filters, limit) if shown == limit else 0
+            more = entries.count_more(connection, filters, most) if most and shown == most else 0
+    if output:
+        say(f"{shown:,} in {output}")
     if more:
         words = f"more than {entries.COUNTED:,}" if more > entries.COUNTED else f"{more:,}"
-        say(f"and {words} more: narrow it down, or --limit {min(limit * 10, limit + more)}")
+        say(f"and {words} more: narrow it down, or --limit {min(shown * 10, shown + more)}, or --all")
     elif not shown:
         say("there is no such entry" if any(value is not None for value in filters.values()) else "there is no entry")
+
+
+@contextlib.contextmanager
+def _into(path: Path | None) -> Iterator[Callable[[Iterable[Sequence[Any]]], Iterable[Sequence[Any]]]]:
+    """Have what is printed in a file instead, and yield what tells how many rows have passed through it.
+
+    It is another file until all of it is written: what is cut off leaves none, and the old one as it was. Nobody else
+    may read it, for it may hold what is personal.
+    """
+    if path is None:
+        yield lambda rows: rows
+        return
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.unlink(missing_ok=True)
+        new = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(new, "w", encoding="utf-8") as file, contextlib.redirect_stdout(file), waiting("writing") as tell:
+            yield partial(_counted, tell=tell)
+        part.replace(path)
+    except OSError as error:
+        raise DlqctlError(f"cannot write {path}: {error.strerror}", "another --output, or > FILE") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _counted(rows: Iterable[Sequence[Any]], *, tell: Callable[[str], None]) -> Iterator[Sequence[Any]]:
+    for number, row in enumerate(rows, 1):
+        yield row
+        if number % 50_000 == 0:
+            tell(f"{number:,} entries so far")
 
 
 def _print_entries(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:

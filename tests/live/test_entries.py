@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -409,6 +410,38 @@ def test_whoever_has_seen_enough_closes_the_pipe(box: Sandbox, conn: psycopg.Con
         )
         assert (done.returncode in (0, 1), done.stderr) == (True, ""), words
         assert len(done.stdout.splitlines()) <= 1
+
+
+def test_all_go_into_a_file_that_is_there_once_it_is_whole(
+    box: Sandbox, conn: psycopg.Connection, tmp_path: Path
+) -> None:
+    conn.execute("set session_replication_role = replica")
+    conn.execute(
+        "insert into webhook_dlq (service, payload) select 's', to_jsonb(n) from generate_series(1, 50001) as n"
+    )
+    conn.execute("reset session_replication_role")
+    path = tmp_path / "entries.csv"
+    command = [sys.executable, "-m", "dlqctl", "list", "--all", "--payload", "--format", "csv", "--output", str(path)]
+    env = command_env(box) | {"PGAPPNAME": "reader"}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not path.with_name("entries.csv.part").exists():
+            time.sleep(0.01)
+        conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'reader'")
+        printed, said = process.communicate(timeout=60)
+    assert (process.returncode, printed, list(tmp_path.iterdir())) == (3, "", []), said
+
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert done.stderr == f"50,000 entries so far\n50,001 in {path}\n"
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o600
+    with path.open(newline="") as file:
+        assert sorted(int(row["payload"]) for row in csv.DictReader(file)) == list(range(1, 50_002))
+
+    command[-1] = str(tmp_path / "no" / "folder")
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"dlqctl: cannot write {command[-1]}: No such file or directory -> another --output")
 
 
 def test_an_answer_that_is_cut_off_is_no_answer(box: Sandbox, conn: psycopg.Connection) -> None:
