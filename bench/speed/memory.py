@@ -65,11 +65,16 @@ class Run:
 
 def run(conn: Connection, dsn: str, *arguments: str) -> Run:
     """Run dlqctl, and measure it. `conn` is another session of the same server, to tell its server process by."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _watched(conn, dsn, [sys.executable, "-m", "dlqctl", *arguments], folder)
+
+
+def _watched(conn: Connection, dsn: str, command: list[str], folder: str) -> Run:
     began = time.monotonic()
+    path = os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
-        [sys.executable, "-m", "dlqctl", *arguments],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        env={**os.environ, "DLQCTL_DATABASE_URL": dsn, "PGAPPNAME": SESSION},
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=folder,
+        env={**os.environ, "DLQCTL_DATABASE_URL": dsn, "PGAPPNAME": SESSION, "PYTHONPATH": path},
     )  # fmt: skip
     reader = subprocess.Popen(["cat"], stdin=process.stdout, stdout=subprocess.DEVNULL)
     resident, server = 0.0, 0.0
@@ -82,7 +87,7 @@ def run(conn: Connection, dsn: str, *arguments: str) -> Run:
             server = max(server, now)
         time.sleep(0.01)
     reader.wait()
-    assert process.returncode == 0, f"dlqctl {arguments[0]} failed"
+    assert process.returncode == 0, f"{command} failed"
     return Run(resident, server, time.monotonic() - began)
 
 
@@ -124,22 +129,29 @@ def home_made(entries: int) -> Iterator[tuple[Connection, str, Sequence[str]]]:
         yield conn, cluster.dsn(), [] if cluster.has_pg_net else ["--net-worker"]
 
 
-def measure(q: Quiet, entries: int, *, adopt: bool = True) -> dict[str, Run]:
+COMMANDS = {
+    "list": ("list", "--all", "--format", "json"),
+    "export": ("list", "--all", "--payload", "--format", "csv", "--output", "entries.csv"),
+    "replay": ("replay", "--all", "--reason", "bench", "--yes", "--no-watch"),
+}
+
+
+def measure(q: Quiet, entries: int, names: Sequence[str] = (*COMMANDS, "adopt")) -> dict[str, Run]:
     """Each command over so many entries."""
     load(q, entries)
-    with tempfile.TemporaryDirectory() as folder:
-        words = {
-            "list": ["list", "--all", "--format", "json"],
-            "export": ["list", "--all", "--payload", "--format", "csv", "--output", f"{folder}/entries.csv"],
-            "replay": ["replay", "--all", "--reason", "bench", "--yes", "--no-watch"],
-        }
-        runs = {name: run(q.conn, q.cluster.dsn(), *given) for name, given in words.items()}
-    assert q.one("select count(*) from webhook_dlq where status = 'pending'") == entries, "not all were replayed"
-    if adopt:
-        with home_made(entries) as (conn, dsn, sender):
-            runs["adopt"] = run(conn, dsn, "adopt", "--yes", "--no-cron", *sender)
-    for name, one in runs.items():
-        tell(f"{name} of {entries:,}: {one.resident:.0f} MiB, its server {one.server:.0f} MiB, {one.seconds:.1f} s")
+    runs = {}
+    for name in names:
+        if name == "adopt":
+            with home_made(entries) as (conn, dsn, sender):
+                runs[name] = run(conn, dsn, "adopt", "--yes", "--no-cron", *sender)
+        else:
+            runs[name] = run(q.conn, q.cluster.dsn(), *COMMANDS[name])
+        tell(
+            f"{name} of {entries:,}: {runs[name].resident:.0f} MiB, its server {runs[name].server:.0f} MiB,"
+            f" {runs[name].seconds:.1f} s"
+        )
+    if "replay" in names:
+        assert q.one("select count(*) from webhook_dlq where status = 'pending'") == entries, "not all were replayed"
     return runs
 
 

@@ -417,7 +417,8 @@ def test_all_go_into_a_file_that_is_there_once_it_is_whole(
 ) -> None:
     conn.execute("set session_replication_role = replica")
     conn.execute(
-        "insert into webhook_dlq (service, payload) select 's', to_jsonb(n) from generate_series(1, 50001) as n"
+        "insert into webhook_dlq (service, payload, created_at, updated_at, next_retry_at)"
+        " select 's', to_jsonb(n), now(), now(), now() + interval '1 hour' from generate_series(1, 50001) as n"
     )
     conn.execute("reset session_replication_role")
     path = tmp_path / "entries.csv"

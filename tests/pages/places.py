@@ -14,7 +14,7 @@ IN_SHELL = {
     r"dlqctl migrate(?! *--)": "dlqctl migrate --net-worker",
     r"^dlqctl health --watch": "timeout --preserve-status --signal=INT 3 dlqctl health --watch",
     r"^(dlqctl replay (?=.*--reason).*)": r"while sleep 0.1; do dlqctl process; done >log 2>&1 & \1 --yes; kill $!",
-    r"\b(replay (?:cancel|watch)) ID\b": r"\1 {replay}",
+    r"\b(replay (?:cancel|continue|watch)) ID\b": r"\1 {replay}",
 }
 
 # Files that commands read.
