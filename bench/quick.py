@@ -31,8 +31,8 @@ def main() -> None:
         report.ratio("a turn of 200 over its floor", turn.ratio(turn.measure(q, 200, 12)[0], "cpu"), at_most=TURN)
         few, many = (memory.measure(q, entries, ("list", "export")) for entries in (1_000, 10_000))
         for name in few:
-            times = many[name].resident / few[name].resident
-            report.ratio(f"{name}: memory over 10,000 entries over 1,000", times, at_most=MEMORY)
+            held = many[name].resident / few[name].resident
+            report.ratio(f"{name}: memory over 10,000 entries over 1,000", held, at_most=MEMORY)
     with quiet() as small, quiet() as large:
         servers = {SMALL: small, LARGE: large}
         for settled, q in servers.items():

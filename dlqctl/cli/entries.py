@@ -88,8 +88,11 @@ def _into(path: Path | None) -> Iterator[Callable[[Iterable[Sequence[Any]]], Ite
     if path is None:
         yield lambda rows: rows
         return
+    path = path.resolve()  # a link stays one
     part = path.with_name(f"{path.name}.part")
     try:
+        if path.exists() and not path.is_file():
+            raise DlqctlError(f"{path} is no file that another could take the place of", f"> {path}")
         part.unlink(missing_ok=True)
         new = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(new, "w", encoding="utf-8") as file, contextlib.redirect_stdout(file), waiting("writing") as tell:

@@ -128,6 +128,8 @@ def _explain(error: Exception) -> DlqctlError | None:
     """Put an error of the database into words for a person; None for what is no such error."""
     if isinstance(error, DlqctlError):
         return error
+    if isinstance(error, OSError):
+        return DlqctlError(": ".join(filter(None, [error.filename, error.strerror or str(error)])))
     psycopg = sys.modules.get("psycopg")
     if psycopg is None or not isinstance(error, psycopg.Error):
         return None
@@ -176,9 +178,15 @@ def _tell_nagios(words: str, *, debug: bool = False) -> None:
     raise SystemExit(UNKNOWN)
 
 
+def _drop_what_is_not_printed() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> None:
     """Run the command line and exit. An error is one line that names what to type next."""
     debug = "--debug" in sys.argv
+    if sys.stdout is None:  # it is closed: nothing else may become file 1
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding has not is escaped
             stream.reconfigure(errors="backslashreplace")
@@ -193,11 +201,13 @@ def main() -> None:
         click.echo("dlqctl: stopped", err=True)
         raise SystemExit(130) from None
     except _PipeClosed:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_what_is_not_printed()
         raise SystemExit(0) from None
     except Exception as error:
         from dlqctl.output import say
 
+        if isinstance(error, OSError):  # perhaps the disk is full that this goes to
+            _drop_what_is_not_printed()
         explained = _explain(error)
         _tell_nagios(explained.message if explained else f"{type(error).__name__}: {error}", debug=debug)
         if debug or explained is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -443,6 +444,31 @@ def test_all_go_into_a_file_that_is_there_once_it_is_whole(
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"dlqctl: cannot write {command[-1]}: No such file or directory -> another --output")
+
+
+def test_a_file_of_another_kind_is_not_replaced(box: Sandbox, conn: psycopg.Connection, tmp_path: Path) -> None:
+    store(conn, "failed")
+    pipe, link, file = tmp_path / "pipe", tmp_path / "link", tmp_path / "file"
+    os.mkfifo(pipe)
+    link.symlink_to(file)
+    for path, status in ((pipe, 1), (tmp_path, 1), (link, 0)):
+        done = run(box, "list", "--all", "--output", str(path))
+        assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr
+    assert (pipe.is_fifo(), link.is_symlink(), file.is_file()) == (True, True, True)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+@pytest.mark.parametrize(("where", "status", "said"), [("> /dev/full", 1, "No space left on device"), (">&-", 0, "")])
+def test_whatever_cannot_be_printed_is_said_in_a_line(
+    box: Sandbox, conn: psycopg.Connection, where: str, status: int, said: str
+) -> None:
+    store(conn, "failed")
+    for words in ("list", "list --all --format csv", "list --format json", "health --format csv"):
+        command = f"{sys.executable} -m dlqctl {words} {where}"
+        done = subprocess.run(
+            ["bash", "-c", command], env=command_env(box), capture_output=True, text=True, check=False
+        )
+        assert (done.returncode in (status, 1), done.stderr) == (True, f"dlqctl: {said}\n" if said else ""), words
 
 
 def test_an_answer_that_is_cut_off_is_no_answer(box: Sandbox, conn: psycopg.Connection) -> None:
