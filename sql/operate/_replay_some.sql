@@ -1,6 +1,6 @@
 -- Takes the next entries of a replay, the oldest first: up to at_once, and no more than its max_entries in all. One transaction, in
--- which the caller has locked the replay's row. The position is the last entry that it took: what was taken before, was sent meanwhile and is
--- again what the filters match, is not taken twice. The pace goes on behind that entry's, or from now if that is past.
+-- which the caller has locked the replay's row. The position is the last entry that it took: what was taken before, was sent
+-- meanwhile and is again what the filters match, is not taken twice. The pace goes on behind that entry's, or from now if that is past.
 -- It waits for whoever has locked an entry, and leaves alone what they have made of it; the processor passes by what it holds.
 create or replace function dlq._replay_some(id bigint, phone_digits text, at_once integer)
 returns dlq.replays
@@ -26,17 +26,21 @@ begin
   from (select) as one
     left join dlq.replayed_entries as x on x.replay_id = v_replay.id and x.entry_id = v_replay.last_entry_id;
 
-  if v_replay.last_entry_id is null then
+  -- All that is left, by the index on what has failed or waits. Of very many that would be read too often: these are read in their
+  -- order, from the position on, so that all parts together read what is stored once.
+  if v_replay.matched - v_replay.entries <= 20 * _replay_some.at_once then
     with found as materialized (
       select r.id, r.created_at
       from dlq._replayable(
-        v_replay.filters ->> 'service', v_status, v_after, v_before, v_status_code, v_replay.filters ->> 'error_text',
-        _replay_some.phone_digits) as r
+        v_replay.filters ->> 'service', v_status, greatest(v_after, v_replay.last_created_at), v_before, v_status_code,
+        v_replay.filters ->> 'error_text', _replay_some.phone_digits) as r
+      where v_replay.last_entry_id is null or (r.created_at, r.id) > (v_replay.last_created_at, v_replay.last_entry_id)
     )
-    select (select count(*) from found), array(select f.id from found as f order by f.created_at, f.id limit v_most)
+    select
+      case when v_replay.last_entry_id is null then (select count(*) from found) else v_replay.matched end,
+      array(select f.id from found as f order by f.created_at, f.id limit v_most)
     into v_replay.matched, v_ids;
   else
-    -- Not all that is left: from the position on, as the index on created_at has them.
     v_ids := array(
       select r.id
       from dlq._replayable(

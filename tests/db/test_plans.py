@@ -198,6 +198,15 @@ def test_a_replay_reads_what_has_failed_or_waits_and_the_last_attempt_of_each(
             _assert_no_scan(_plans(big.conn, f"select * from {statement}"), rows=rows)
 
 
+@pytest.mark.parametrize(("status", "left"), [("failed", 9_000), ("pending", WAITING), ("reprocessed", 2_000)])
+def test_a_part_of_a_replay_reads_no_more_than_is_left_of_it(big: Queue, status: str, left: int) -> None:
+    """Of what was delivered, of which there is most, no more than the part."""
+    with big.conn.transaction(force_rollback=True):
+        big.conn.execute("select dlq.replay('x', status => %s, max_entries => 100000, at_once => 1000)", (status,))
+        part = "select * from dlq.continue_replay((select max(id) from dlq.replays), 1000)"
+        _assert_no_scan(_plans(big.conn, part), rows=left)
+
+
 @pytest.mark.parametrize(
     "statement",
     [
