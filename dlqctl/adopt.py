@@ -95,8 +95,13 @@ def main(dsn: str | None, options: Options, *, check: bool, yes: bool, drop: boo
         elif check:
             say(_where(adoption) + (": dlqctl adopt" if not adoption.is_done or adoption.left else ""))
             return 1 if not adoption.is_done or adoption.left else 0
-        with _progress() as on_progress:
-            adoption = copy(connection, on_progress)
+        try:
+            with _progress() as on_progress:
+                adoption = copy(connection, on_progress)
+        except KeyboardInterrupt:
+            if adoption := read_adoption(connection):
+                say(f"stopped; {_where(adoption)}", "dlqctl adopt, which goes on")
+            return 130
         return _tell(connection, adoption)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -264,14 +265,17 @@ def test_an_old_processor_in_mid_run_writes_how_it_ended_and_nothing_is_sent_aga
 def test_killed_at_any_moment_it_goes_on_and_what_was_deleted_meanwhile_does_not_come_back(home: str) -> None:
     do(home, home_made.rows(8000))
     total = ask(home, "select count(*) from webhook_dlq")
-    for at_least in (1000, 3000, 5000):
+    for at_least, end, code in ((1000, signal.SIGKILL, -9), (3000, signal.SIGINT, 130), (5000, signal.SIGKILL, -9)):
         words = [sys.executable, "-m", "dlqctl", "--dsn", home, "adopt", "--yes", *WORDS]
-        with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
             wait_for(home, "select 1 where to_regclass('dlq.adoption') is not null")
             wait_for(home, f"select 1 from dlq.adoption where entries_copied > {at_least}")
-            process.send_signal(signal.SIGKILL)
+            process.send_signal(end)
+            _, said = process.communicate()
         wait_for(home, "select 1 where not exists (select from pg_stat_activity where application_name = 'dlqctl')")
-        assert process.returncode == -signal.SIGKILL
+        assert process.returncode == code
+        if end == signal.SIGINT:
+            assert re.search(r"^stopped; adopted: \d,\d+ of 8,\d+ entries are copied -> dlqctl adopt", said, re.M), said
         assert adopt(home, "--check").code == 1
         assert "not all of it" in adopt(home, "--drop-old").err
         do(
