@@ -81,8 +81,8 @@ def test_no_command_calls_what_is_a_strangers(trapped: tuple[str, str], tmp_path
         ("retry", entry_id, *why), ("discard", entry_id, *why, "--yes"), ("redeliver", entry_id, *why),
         ("amend", entry_id, str(tmp_path / "payload.json"), *why, "--yes"),
         ("replay", "--check"), ("replay", "--status", "discarded", *why, "--yes", "--no-watch"), ("replay", "list"),
-        ("replay", "continue", "1", "--no-watch"), ("replay", "cancel", "1", *why), ("erase", "+15550100123", *why, "--yes"),
-        ("secrets", "list"), ("secrets", "remove", "NONE"), ("health",), ("verify-cron",), ("process",), ("maintain",),
+        ("replay", "continue", "1", "--no-watch"), ("replay", "cancel", "1", *why),
+        ("erase", "+15550100123", *why, "--yes"), ("secrets", "list"), ("secrets", "remove", "NONE"), ("health",), ("verify-cron",), ("process",), ("maintain",),
         ("endpoints", "remove", "shop"),
     ):  # fmt: skip
         done = run("--dsn", dsn, *words)
