@@ -82,7 +82,8 @@ def test_no_command_calls_what_is_a_strangers(trapped: tuple[str, str], tmp_path
         ("amend", entry_id, str(tmp_path / "payload.json"), *why, "--yes"),
         ("replay", "--check"), ("replay", "--status", "discarded", *why, "--yes", "--no-watch"), ("replay", "list"),
         ("replay", "continue", "1", "--no-watch"), ("replay", "cancel", "1", *why),
-        ("erase", "+15550100123", *why, "--yes"), ("secrets", "list"), ("secrets", "remove", "NONE"), ("health",), ("verify-cron",), ("process",), ("maintain",),
+        ("erase", "+15550100123", *why, "--yes"),
+        ("secrets", "list"), ("secrets", "remove", "NONE"), ("health",), ("verify-cron",), ("process",), ("maintain",),
         ("endpoints", "remove", "shop"),
     ):  # fmt: skip
         done = run("--dsn", dsn, *words)
