@@ -19,7 +19,7 @@
 -- are sent while nothing else of ours is due or under way, and otherwise together, once in twelve times their timeout: they hold up
 -- the others for a thirteenth of the time.
 create or replace function dlq._claim(room integer, inout claimed jsonb default null, out entry_ids uuid[])
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set jit = off set enable_sort = off set enable_incremental_sort = off
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan set enable_sort = off set enable_incremental_sort = off
 as $$
 begin
   claimed := coalesce(claimed, '{}');

@@ -42,7 +42,7 @@ _ROUTINE = (
     + r"(?:returns (?:.*|table \(\n(?:  .*\n)+\))\n)?"
     + r"language (?:sql|plpgsql)(?: (?:immutable|stable|volatile))?(?: strict)?(?: parallel safe)?"
     + r"(?: security definer)?(?: set search_path = pg_catalog, pg_temp)?"
-    + r"(?: set jit = off| set plan_cache_mode = force_(?:custom|generic)_plan)?(?: set enable_seqscan = off)?\n"
+    + r"(?: set jit = off)?(?: set plan_cache_mode = force_(?:custom|generic)_plan)?(?: set enable_\w+ = off)*\n"
     + r"as \$\$\n(?:.*\n)+\$\$;"
     + _COMMENT
 )
