@@ -5,10 +5,10 @@
 -- share of what the sender takes, one share being left for whoever comes next: slow handlers would keep all of it otherwise.
 -- The cost is that of the services that wait and of the entries that are due.
 -- An entry whose last request is still in flight (a person has made it due again) waits for that answer first.
--- claimed: by service, up to which next_retry_at the same cycle has claimed. Nothing is looked for that was due a minute before that: what
--- has been claimed leaves dead entries in the index, vacuum cannot remove them while somebody holds a transaction open, and
--- at 200 a second they are 120,000 after ten minutes. What appears there all the same (a row that somebody had locked, a commit that came late) is found
--- by the next cycle, whose first claim looks for everything.
+-- claimed: by service, up to which next_retry_at the same cycle has claimed. Nothing is looked for that was due a minute before
+-- that: what has been claimed leaves dead entries in the index, vacuum cannot remove them while somebody holds a transaction open,
+-- and at 200 a second they are 120,000 after ten minutes. What appears there all the same (a row that somebody had locked, a commit
+-- that came late) is found by the next cycle, whose first claim looks for everything.
 --
 -- In PL/pgSQL, which plans it once a session: to plan it takes as long as to run it. By statistics of a time when nothing waited
 -- it would take any index that has the service in it, and sort: 50,000 waiting entries were read to claim 100. Hence without sorts, but
