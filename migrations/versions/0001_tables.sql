@@ -6,10 +6,8 @@
 create table public.webhook_dlq (
   -- A version 7 uuid: 48 bits of milliseconds, then random bits. Neighbours in time are neighbours in the
   -- index, which after a checkpoint wrote a fifth of the WAL that random ids did.
-  id uuid not null default encode(set_bit(set_bit(
-    overlay(uuid_send(gen_random_uuid())
-      placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6),
-    52, 1), 53, 1), 'hex')::uuid,
+  id uuid not null default overlay(gen_random_uuid()::text
+    placing lpad(to_hex((date_part('epoch', clock_timestamp()) * 1000)::bigint), 12, '0') || '-7' from 1 for 15)::uuid,
   duplicate_of uuid,
   created_at timestamptz not null,
   updated_at timestamptz not null,
@@ -813,6 +811,7 @@ create table dlq.settings (
   retain_audit interval,
   maintain_at time not null default '03:17',
   maintain_budget interval not null default '10 minutes',
+  endpoints_have_schedules boolean not null default false,
   constraint settings_pkey primary key (singleton),
   constraint there_is_one_row check (singleton),
   constraint cycle_divides_the_hour check (cycle_minutes between 1 and 30 and 60 % cycle_minutes = 0),
@@ -872,6 +871,8 @@ comment on column dlq.settings.retain_audit is
 comment on column dlq.settings.maintain_at is
 'When dlq.maintain() runs every day, by pg_cron''s clock: GMT, unless cron.timezone says otherwise. Takes effect with dlqctl migrate.';
 comment on column dlq.settings.maintain_budget is 'dlq.maintain() stops after this time, or earlier: see dlq._maintenance_budget().';
+comment on column dlq.settings.endpoints_have_schedules is
+'Kept by a trigger: whether an endpoint has ever had a retry_schedule of its own, so that storing a webhook must look for it.';
 
 create table dlq.audit_log (
   id bigint generated always as identity,

@@ -27,7 +27,7 @@ after insert or update or delete on dlq.settings
 for each row execute function dlq._audit_change(
   '', 'installed_at', 'system_identifier', 'database_oid', 'cycle_minutes', 'cycle_budget',
   'retry_schedule', 'probe_schedule', 'jitter', 'max_unanswered', 'max_in_flight', 'outage_patience', 'replay_window',
-  'retain_settled', 'retain_failed', 'retain_runs', 'retain_audit', 'maintain_at', 'maintain_budget');
+  'retain_settled', 'retain_failed', 'retain_runs', 'retain_audit', 'maintain_at', 'maintain_budget', 'endpoints_have_schedules');
 alter table dlq.settings enable always trigger audit;
 comment on trigger audit on dlq.settings is 'Records who changes a setting.';
 

@@ -12,39 +12,51 @@ returns trigger
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_may_be_an_echo boolean;
+  v_is_plain boolean;
 begin
-  if new.raw_body is not null then
-    if new.payload is null then
-      new.payload := dlq._parse_body(new.raw_body);
-    elsif dlq._is_unwritable(new.payload) then
-      new.payload := null;  -- it goes out as the bytes that it is
+  -- PL/pgSQL prepares each expression anew in each transaction: what most rows are is told by one.
+  if new.next_retry_at is not null or new.raw_body is not null
+    or dlq._may_be_unwritable(new.payload) or dlq._may_be_unwritable(new.headers)
+  then
+    -- store_dlq_entries() has looked up for all its rows what is looked up here for one, and says so. Whoever else says so has the
+    -- right to set next_retry_at, and harms his own row.
+    if new.next_retry_at is not null and current_setting('dlq.looked_up', true) = 'yes' then
+      return new;
+    end if;
+    if new.raw_body is not null then
+      if new.payload is null then
+        new.payload := dlq._parse_body(new.raw_body);
+      elsif dlq._is_unwritable(new.payload) then
+        new.payload := null;  -- it goes out as the bytes that it is
+      end if;
+    end if;
+    if (dlq._may_be_unwritable(new.payload) and dlq._is_unwritable(new.payload))
+      or (dlq._may_be_unwritable(new.headers) and dlq._is_unwritable(new.headers))
+    then
+      raise exception using
+        errcode = 'WD001',
+        message = 'payload or headers hold a number beyond double precision, or are nested too deep',
+        detail = 'Nothing was stored.',
+        hint = 'Give the body as raw_body (bytea): it is kept as it is.';
     end if;
   end if;
-  if (dlq._may_be_unwritable(new.payload) and dlq._is_unwritable(new.payload))
-    or (new.headers is not null and dlq._may_be_unwritable(new.headers) and dlq._is_unwritable(new.headers))
-  then
-    raise exception using
-      errcode = 'WD001',
-      message = 'payload or headers hold a number beyond double precision, or are nested too deep',
-      detail = 'Nothing was stored.',
-      hint = 'Give the body as raw_body (bytea): it is kept as it is.';
-  end if;
 
-  -- One query for all that must be looked up, since every webhook pays for it; subqueries, because joins took half as long again.
+  -- One query for all that must be looked up, since every webhook pays for it, and for each table in it.
   select
     coalesce(new.created_at, dlq._now()), coalesce(new.updated_at, dlq._now()),
-    coalesce(new.next_retry_at, case when new.status = 'pending' then dlq._now() + (1 + s.jitter * random()) * coalesce(
-      (select (coalesce(own.retry_schedule, s.retry_schedule))[1] from dlq.endpoints as own where own.service = new.service),
-      (select template.retry_schedule[1] from dlq.endpoints as template where template.service = '*'),
-      s.retry_schedule[1]) end),
+    coalesce(new.next_retry_at, case when new.status = 'pending' then dlq._now() + (1 + s.jitter * random())
+      * case when s.endpoints_have_schedules then dlq._first_wait(new.service) else s.retry_schedule[1] end end),
     new.status = 'pending'
-      and (dlq._may_name_an_entry(new.headers) is true or exists (select from dlq.in_flight as f where f.service = new.service))
-  into new.created_at, new.updated_at, new.next_retry_at, v_may_be_an_echo
+      and dlq._may_name_an_entry(new.headers) is not true
+      and not exists (select from dlq.in_flight as f where f.service = new.service)
+  into new.created_at, new.updated_at, new.next_retry_at, v_is_plain
   from dlq.settings as s;
+  if v_is_plain then
+    return new;
+  end if;
 
   -- Whoever is dlq_owner by set role brings in what failed long ago: dlqctl adopt.
-  if v_may_be_an_echo and current_setting('role') <> 'dlq_owner' then
+  if new.status = 'pending' and current_setting('role') <> 'dlq_owner' then
     new.duplicate_of := dlq._echo_of(new.service, new.headers, new.payload, new.raw_body);
     if new.duplicate_of is not null then
       new.status := 'discarded';

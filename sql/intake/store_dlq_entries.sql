@@ -16,12 +16,12 @@ declare
   v_ids uuid[];
   v_left record;
 begin
+  perform set_config('dlq.looked_up', 'yes', true);
   with
   quiet as materialized (
-    select g.service, s.jitter, (coalesce(r.retry_schedule, s.retry_schedule))[1] as wait
+    select g.service, s.jitter, dlq._first_wait(g.service) as wait
     from (select distinct e.element ->> 'service' as service from unnest(entries) as e (element)) as g
       cross join dlq.settings as s
-      left join lateral dlq._route(g.service) as r on true
     where not exists (select from dlq.in_flight as f where f.service = g.service)
       -- A trigger of somebody else's may change the row, its service too: dlqctl adopt makes one.
       and not exists (
@@ -84,6 +84,7 @@ begin
   into v_ids
   from generate_series(1, cardinality(entries)) as e (n)
     left join stored as s using (n);
+  perform set_config('dlq.looked_up', '', true);
 
   for v_left in
     select e.n, e.element

@@ -135,6 +135,19 @@ def test_a_number_that_cannot_be_written_out_refuses_all(queue: Queue) -> None:
             assert "element 2" in str(caught.value.diag.message_primary)
 
 
+def test_an_echo_after_it_in_its_transaction_is_still_an_echo(queue: Queue) -> None:
+    """What it says to the trigger about its own rows holds for no others, whatever time they are given."""
+    queue.endpoint("quick")
+    sent = queue.store("quick", payload={"b": 1})
+    queue.send(sent)
+    with queue.conn.transaction():
+        store_all(queue, element(1), element(1, idempotency_key="k"))
+        queue.conn.execute(
+            "insert into webhook_dlq (service, payload, next_retry_at) values ('quick', '{\"b\": 1}', now())"
+        )
+    assert queue.one("select duplicate_of::text from webhook_dlq where status = 'discarded'") == sent
+
+
 def test_none_are_none(queue: Queue) -> None:
     assert store_all(queue) == []
     assert queue.rows("select store_dlq_entries(null)") == []

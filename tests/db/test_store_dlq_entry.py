@@ -37,6 +37,25 @@ def test_a_plain_insert_works_too(queue: Queue) -> None:
     assert timedelta(minutes=5) <= entry["next_retry_at"] - entry["created_at"] <= timedelta(minutes=5.5)
 
 
+@pytest.mark.parametrize("how", ["set_endpoint", "insert", "update", "template"])
+def test_a_schedule_of_an_endpoints_own_is_heeded_however_it_came_there(queue: Queue, how: str) -> None:
+    if how == "set_endpoint":
+        queue.endpoint("shop", retry_schedule=[timedelta(seconds=30)])
+    elif how == "template":
+        queue.endpoint("*", "https://x.example/{service}", retry_schedule=[timedelta(seconds=30)])
+        queue.conn.execute("delete from dlq.endpoints where service = 'shop'")
+    elif how == "insert":
+        queue.conn.execute("delete from dlq.endpoints")
+        queue.conn.execute(
+            "insert into dlq.endpoints (service, url, retry_schedule) values ('shop', 'https://x.example/', '{30 s}')"
+        )
+    else:
+        queue.endpoint("shop")
+        queue.conn.execute("update dlq.endpoints set retry_schedule = '{30 s}' where service = 'shop'")
+    entry = queue.entry(queue.store())
+    assert timedelta(seconds=30) <= entry["next_retry_at"] - entry["created_at"] <= timedelta(seconds=33)
+
+
 def test_copy_works_too(queue: Queue) -> None:
     with queue.conn.cursor() as cursor, cursor.copy("copy webhook_dlq (service, payload) from stdin") as copy:
         for n in range(100):
