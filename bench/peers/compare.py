@@ -4,7 +4,8 @@
 
 The peers are installed for this run into a temporary folder (pip and npm), and left out with a word where they cannot
 be. Each round each stores, then takes and settles as many as it stored; the order changes from round to round. All
-have payloads of 900 bytes. Stored 1,000 at a time and taken 100 at a time, but for procrastinate, which takes one.
+have payloads of 900 bytes. Stored 1,000 at a time, each by its own call for many, and taken 100 at a time, but for
+procrastinate, which takes one. WAL is what the server has written of it for each that was stored.
 """
 
 from __future__ import annotations
@@ -58,6 +59,9 @@ class Peer:
         self._process.communicate()
 
 
+# Due at once, as the peers' are: the first wait is a microsecond here.
+ELEMENT = '{"service": "shop", "payload": {"n": 1, "text": "' + "x" * 870 + '"}}'
+
 # What dlq._send() does to the queue, without a request. The owner's, as the engine is:
 # anybody else is put on record.
 CLAIM: LiteralString = """
@@ -102,11 +106,7 @@ class Ours:
 
     def _store(self) -> float:
         began = time.perf_counter()
-        self._q.conn.execute(
-            "insert into webhook_dlq (service, payload, next_retry_at)"
-            " select 'shop', p, now() from unnest(%s::jsonb[]) as p",
-            (['{"n": 1, "text": "' + "x" * 870 + '"}'] * 1000,),
-        )
+        self._q.conn.execute("select store_dlq_entries(%s::jsonb[])", ([ELEMENT] * 1000,))
         return time.perf_counter() - began
 
     def _claim_and_settle(self) -> float:
@@ -190,6 +190,9 @@ WAITING: dict[str, LiteralString] = {
 }
 
 
+WRITTEN: LiteralString = "select pg_current_wal_insert_lsn() - '0/0'"
+
+
 def load(q: Quiet, names: list[str], waiting: int) -> None:
     q.conn.execute("set session_replication_role = replica")
     for name in names:
@@ -199,9 +202,9 @@ def load(q: Quiet, names: list[str], waiting: int) -> None:
     q.conn.execute("vacuum analyze")
 
 
-def measure(sides: dict[str, Side], entries: int, rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Each side's rates a second, round by round: what it stores, and what it takes and settles."""
-    rates: dict[str, dict[str, list[float]]] = {name: {"store": [], "turn": []} for name in sides}
+def measure(q: Quiet, sides: dict[str, Side], entries: int, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Each side's figures, round by round: stored, taken and settled a second; bytes of WAL for each stored."""
+    rates: dict[str, dict[str, list[float]]] = {name: {"store": [], "turn": [], "wal": []} for name in sides}
     order = list(sides)
     for nth in range(rounds + 1):
         for name in order:
@@ -209,9 +212,12 @@ def measure(sides: dict[str, Side], entries: int, rounds: int) -> dict[str, dict
             count = 1000 if name == "procrastinate" else entries
             for command in ("store", "turn"):
                 few = 20 if name == "procrastinate" and command == "turn" else count
+                before = q.one(WRITTEN)
                 took = sides[name].run(command, few)
                 if nth:  # the first round warms up
                     rates[name][command].append(few / took)
+                    if command == "store":
+                        rates[name]["wal"].append(float(q.one(WRITTEN) - before) / few)
         order = order[1:] + order[:1]
     return rates
 
@@ -225,7 +231,7 @@ def main() -> None:
     report = Report("peers", "What do other queues in PostgreSQL do in the same time?")
     with quiet(settings={"pg_net.batch_size": "100"}) as q, peers(q.cluster.dsn(), q.cluster.url()) as others:
         report.server(q.conn)
-        q.conn.execute("update dlq.settings set max_in_flight = 200")
+        q.conn.execute("update dlq.settings set max_in_flight = 200, retry_schedule = '{1 us}'")
         q.conn.execute("select dlq.set_secret('SECRET', 'It''s a secret to everybody')")
         q.conn.execute(
             "select dlq.set_endpoint('shop', 'http://127.0.0.1:9/shop', true, true, max_in_flight => 100,"
@@ -237,12 +243,14 @@ def main() -> None:
             side.run("turn", 1000)
         load(q, list(sides), args.waiting)
         tell(f"{args.waiting:,} wait in each")
-        rates = measure(sides, args.entries, args.rounds)
+        rates = measure(q, sides, args.entries, args.rounds)
     rows = []
     for name, of in rates.items():
-        rows.append((name, KEEPS[name], *(f"{statistics.median(of[command]):,.0f}" for command in ("store", "turn"))))
+        rows.append(
+            (name, KEEPS[name], *(f"{statistics.median(of[command]):,.0f}" for command in ("store", "wal", "turn")))
+        )
     title = f"{args.waiting:,} waiting, not due; medians of {args.rounds} rounds, a second"
-    report.table(title, ("", "keeps", "stored", "claimed and settled"), rows)
+    report.table(title, ("", "keeps", "stored", "WAL, bytes each", "claimed and settled"), rows)
     for name in others:
         if KEEPS[name] != "nothing":
             times = statistics.median(rates["ours"]["store"]) / statistics.median(rates[name]["store"])
