@@ -24,7 +24,7 @@ create or replace function dlq._settle(
   out failed integer,
   out unanswered integer
 )
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
   v_service record;
