@@ -13,6 +13,7 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -40,7 +41,23 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "pg_net: runs against the real pg_net, and is skipped without it")
 
 
+# What takes long is begun first, so that no process has a long file left when the others are through. Those that
+# mostly wait, for pg_cron's minute, stand beside those that compute.
+_FIRST = (
+    "live/test_demo.py",
+    "faults/test_storm.py",
+    "db/test_plans.py",
+    "live/test_pg_cron.py",
+    "faults/test_machine.py",
+    "live/test_standby.py",
+    "db/test_signatures.py",
+    "faults/test_two_of_everything.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {Path(__file__).parent / name: number for number, name in enumerate(_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))  # the others stay as they are
     for item in items:
         if item.get_closest_marker("pg_net") or "pg_net_cluster" in getattr(item, "fixturenames", ()):
             item.user_properties.append(("pg_net", True))
