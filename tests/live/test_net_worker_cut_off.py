@@ -291,8 +291,7 @@ def test_after_a_failover_it_finds_the_new_primary_and_every_entry_ends_well(rec
                 assert len(sent) == count
                 assert max(sent.values()) <= 2
             finally:
-                worker.signal(signal.SIGKILL)
-                worker.wait()
+                worker.end()
 
 
 # Two versions at once.
