@@ -18,13 +18,14 @@ from dlqctl import cli
 
 
 def dlqctl(
-    *words: str, stdin: str | bytes = b"", env: Mapping[str, str] | None = None
+    *words: str, stdin: str | bytes | None = None, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line with this environment (ours), and return what a process would."""
+    """Run the command line with this environment and standard input (ours), and return what a process would."""
     given = stdin.encode() if isinstance(stdin, str) else stdin
+    file = sys.stdin if given is None else io.TextIOWrapper(io.BytesIO(given), "utf-8")
     with (
         patch.object(sys, "argv", ["dlqctl", *words]),
-        patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(given), "utf-8")),
+        patch.object(sys, "stdin", file),
         patch.dict(os.environ, {"COLUMNS": "80", "LINES": "24", **(os.environ if env is None else env)}, clear=True),
         contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), "utf-8")) as out,
         contextlib.redirect_stderr(io.TextIOWrapper(io.BytesIO(), "utf-8")) as err,
