@@ -13,7 +13,7 @@ demo: install ## watch pg_cron retry 200 webhooks, in a throw-away server; under
 	@$(PYTHON_IN_VENV) -m dlqctl demo
 
 test: install ## run the whole test suite; `make test ARGS='-k name'` runs a part of it
-	@$(PYTHON_IN_VENV) -m pytest --numprocesses 3 --dist loadfile $(ARGS)
+	@$(PYTHON_IN_VENV) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 faults: install ## 1,000 webhooks in a storm of faults, twelve minutes for each sender; DLQCTL_FAULTS_SEED=n replays a plan
 	@DLQCTL_FAULTS=long $(PYTHON_IN_VENV) -m pytest tests/faults -s $(ARGS)

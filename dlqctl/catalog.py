@@ -63,14 +63,13 @@ def lay_down_on_tables(connection: psycopg.Connection, *, apply: bool = True) ->
     stored meanwhile waits for the one lock, and then until the commit.
     """
     defined = definitions.load()
-    present = _present(connection)
     steps = [
         *_row_security(connection),
         *_stale_triggers(connection, defined),
         *(
             OnTable(str(d), d.table, _LOCKS[d.kind], d.create_sql)
-            for d in defined
-            if d.table and _has_its_role(connection, d) and (d.key not in present or differs(connection, d))
+            for d in differing(connection, [d for d in defined if d.table and _has_its_role(connection, d)])
+            if d.table
         ),
     ]
     for step in sorted(steps, key=lambda step: step.table == "public.webhook_dlq") if apply else ():
@@ -92,54 +91,55 @@ def _lay_down_code(
     connection: psycopg.Connection, ours: list[Definition], grants_name: str, grants: str, *, apply: bool
 ) -> list[str]:
     granted = _granted_to_others(connection, ours)
-    changed: list[str] = []
-    while True:
-        dropped = False
+    changed: dict[str, None] = {}
+    again = True
+    while again:
+        again = False
         present = _present(connection)
-        for definition in ours:
+        for definition in differing(connection, ours):
             if apply and definition.key not in present:
                 connection.execute(definition.create_sql.encode())
-                changed.append(str(definition))
-            elif differs(connection, definition):
-                changed.append(str(definition))
-                dropped |= apply and _replace(connection, definition)
-        if not dropped:  # else something that had been looked at may be gone with it
-            break
+            elif apply and differs(connection, definition):
+                # Others may be gone with it, or be otherwise because of it.
+                again |= _replace(connection, definition) or str(definition) not in changed
+            elif apply:
+                continue  # it only needed something that was not there yet
+            changed[str(definition)] = None
     if _lay_down_grants(connection, grants, apply=apply):
-        changed.append(grants_name)
+        changed[grants_name] = None
     for statement in granted - _granted_to_others(connection, ours) if apply else ():
         connection.execute(statement.encode())
-    return list(dict.fromkeys(changed))
+    return list(changed)
 
 
-# What the catalog says of an object: one row each, its oid first and its owner last where it has one; between
-# them the columns in which two can differ.
+# What the catalog says of objects of a schema or a table: one row each, its name and its oid first and its owner last
+# where it has one; between them the columns in which two can differ.
 _READ = {
     "function": """
-        select p.oid, regexp_replace(pg_get_functiondef(p.oid), '^CREATE OR REPLACE (\\w+) [^(]+', '\\1'),
+        select p.proname, p.oid, regexp_replace(pg_get_functiondef(p.oid), '^CREATE OR REPLACE (\\w+) [^(]+', '\\1'),
           pg_get_function_arguments(p.oid) || ' -> ' || coalesce(pg_get_function_result(p.oid), ''),
           obj_description(p.oid, 'pg_proc'), pg_get_userbyid(p.proowner)
         from pg_proc as p
-        where p.pronamespace = {schema} and p.proname = '{name}'""",
+        where p.pronamespace = {schema} and p.proname = any ('{{{names}}}')""",
     "view": """
-        select c.oid, pg_get_viewdef(c.oid), c.reloptions, obj_description(c.oid, 'pg_class'),
+        select c.relname, c.oid, pg_get_viewdef(c.oid), c.reloptions, obj_description(c.oid, 'pg_class'),
           (select array_agg(array[a.attname, format_type(a.atttypid, a.atttypmod), col_description(c.oid, a.attnum)]
              order by a.attnum)
            from pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
           pg_get_userbyid(c.relowner)
         from pg_class as c
-        where c.relnamespace = {schema} and c.relname = '{name}' and c.relkind = 'v'""",
+        where c.relnamespace = {schema} and c.relname = any ('{{{names}}}') and c.relkind = 'v'""",
     "trigger": """
-        select t.oid, regexp_replace(pg_get_triggerdef(t.oid), ' ON \\S+ ', ' '), t.tgenabled,
+        select t.tgname, t.oid, regexp_replace(pg_get_triggerdef(t.oid), ' ON \\S+ ', ' '), t.tgenabled,
           obj_description(t.oid, 'pg_trigger')
         from pg_trigger as t
-        where t.tgrelid = '{table}'::regclass and t.tgname = '{name}'""",
+        where t.tgrelid = '{table}'::regclass and t.tgname = any ('{{{names}}}')""",
     "policy": """
-        select p.oid, p.polcmd, p.polpermissive, pg_get_expr(p.polqual, p.polrelid),
+        select p.polname, p.oid, p.polcmd, p.polpermissive, pg_get_expr(p.polqual, p.polrelid),
           pg_get_expr(p.polwithcheck, p.polrelid), obj_description(p.oid, 'pg_policy'),
           (select array_agg(r::regrole::text order by r::regrole::text) from unnest(p.polroles) as r)
         from pg_policy as p
-        where p.polrelid = '{table}'::regclass and p.polname = '{name}'""",
+        where p.polrelid = '{table}'::regclass and p.polname = any ('{{{names}}}')""",
 }
 _READ["procedure"] = _READ["function"]
 
@@ -171,34 +171,67 @@ def _present(connection: psycopg.Connection) -> set[tuple[str, str, str | None]]
     return set(connection.execute(_PRESENT, {"schemas": ["dlq", "public", "net"]}).fetchall())
 
 
-def _read_sql(definition: Definition, *, shadow: bool = False) -> str:
-    """The query for the objects of that name, or for its shadow."""
-    schema, _, name = definition.name.rpartition(".")
-    return _READ[definition.kind].format(
-        schema="pg_my_temp_schema()" if shadow else f"'{schema}'::regnamespace",
-        name=name,
-        table=definition.shadow_table if shadow else definition.table,
+def _read_sql(ours: list[Definition], *, shadows: bool = False) -> str:
+    """The query for the objects of these names, or for their shadows: all of one kind, schema and table."""
+    schema = ours[0].name.rpartition(".")[0]
+    return _READ[ours[0].kind].format(
+        schema="pg_my_temp_schema()" if shadows else f"'{schema}'::regnamespace",
+        names=",".join(d.name.rpartition(".")[2] for d in ours),
+        table=ours[0].shadow_table if shadows else ours[0].table,
     )
+
+
+def differing(connection: psycopg.Connection, ours: list[Definition]) -> list[Definition]:
+    """Those that the database has otherwise than they are defined, or not at all."""
+    present = _present(connection)
+    there = [d for d in ours if d.key in present]
+    found = {d for d in ours if d.key not in present}
+    while there:
+        # Two of one name have one shadow: each has its turn.
+        turn = list({d.shadow_key: d for d in there}.values())
+        there = [d for d in there if d not in turn]
+        found |= _differing(connection, turn)
+    return [d for d in ours if d in found]
 
 
 def differs(connection: psycopg.Connection, definition: Definition) -> bool:
     """Whether the database has this object otherwise than it is defined, or not at all."""
+    return bool(_differing(connection, [definition]))
+
+
+def _differing(connection: psycopg.Connection, ours: list[Definition]) -> set[Definition]:
+    together: dict[tuple[str, str, str | None], list[Definition]] = {}
+    for d in ours:
+        together.setdefault((d.kind, d.name.rpartition(".")[0], d.table), []).append(d)
     # All in one message: over a slow line it is the number of messages that counts.
-    steps = (
-        _read_sql(definition),
+    steps = [
+        *map(_read_sql, together.values()),
         "savepoint shadow",
-        definition.shadow_sql.rstrip().rstrip(";"),
-        _read_sql(definition, shadow=True),
+        *dict.fromkeys(d.shadow_table_sql for d in ours if d.table),
+        *(d.shadow_sql.rstrip().rstrip(";") for d in ours),
+        *(_read_sql(some, shadows=True) for some in together.values()),
         "rollback to savepoint shadow",
         "release savepoint shadow",
-    )
+    ]
     try:
         cursor = connection.execute(";\n".join(steps).encode())
-    except psycopg.ProgrammingError:  # it needs something that is not there yet
+    except psycopg.ProgrammingError:  # one needs something that is not there yet
         connection.execute("rollback to savepoint shadow")
-        return True
-    present, shadow = (rows for rows in _results(cursor) if rows is not None)
-    return [row[1:] for row in present] != [row[1:] for row in shadow]
+        half = len(ours) // 2
+        return _differing(connection, ours[:half]) | _differing(connection, ours[half:]) if half else {*ours}
+    found = [rows for rows in _results(cursor) if rows is not None]
+    present, shadows = found[: len(together)], found[len(together) :]
+    return {
+        d
+        for some, rows, shadow in zip(together.values(), present, shadows, strict=True)
+        for d in some
+        if _of(d, rows) != _of(d, shadow)
+    }
+
+
+def _of(definition: Definition, rows: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    """What of these rows is of one object, without its oid."""
+    return [row[2:] for row in rows if row[0] == definition.name.rpartition(".")[2]]
 
 
 def _results(cursor: psycopg.Cursor) -> Iterator[list[tuple[object, ...]] | None]:
@@ -211,7 +244,7 @@ def _results(cursor: psycopg.Cursor) -> Iterator[list[tuple[object, ...]] | None
 
 def _replace(connection: psycopg.Connection, definition: Definition) -> bool:
     """Create a function or view over the old one. True if that had to be dropped: other arguments or columns."""
-    read = _read_sql(definition).encode()
+    read = _read_sql([definition]).encode()
     present = connection.execute(read).fetchall()
     for *_, owner in present:
         if owner != OWNER:
@@ -232,7 +265,7 @@ def _replace(connection: psycopg.Connection, definition: Definition) -> bool:
         psycopg.errors.WrongObjectType,
     ):
         pass
-    for oid, *_ in present:
+    for _, oid, *_ in present:
         _drop(connection, "view" if definition.kind == "view" else "routine", oid)
     connection.execute(definition.create_sql.encode())
     return True

@@ -85,11 +85,20 @@ $policy$;
         return self.table and f"pg_temp.{self.table.rpartition('.')[2]}"
 
     @property
+    def shadow_key(self) -> tuple[str, str | None]:
+        """Which no other may have whose shadow is there at the same time."""
+        return self.name.rpartition(".")[2], self.shadow_table
+
+    @property
+    def shadow_table_sql(self) -> str:
+        """Makes the table that the shadow belongs to."""
+        return f"create table {self.shadow_table} (like {self.table})"
+
+    @property
     def shadow_sql(self) -> str:
         """The same statements for an object of that name in the temporary schema."""
         if self.table:
-            head = f"create table {self.shadow_table} (like {self.table});\n"
-            return head + re.sub(rf"\b(on|table) {re.escape(self.table)}\b", rf"\1 {self.shadow_table}", self.sql)
+            return re.sub(rf"\b(on|table) {re.escape(self.table)}\b", rf"\1 {self.shadow_table}", self.sql)
         return re.sub(
             rf"^((?:create or replace|comment on) {self.kind} |comment on column ){re.escape(self.name)}\b",
             rf"\1pg_temp.{self.name.rpartition('.')[2]}",

@@ -31,6 +31,8 @@ def net_worker(dsn: str) -> Iterator[None]:
     worker = start_net_worker(dsn)
     try:
         yield
-    finally:
         worker.terminate()
         worker.wait(30)
+    finally:
+        worker.kill()
+        worker.wait()

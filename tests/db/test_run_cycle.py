@@ -19,7 +19,7 @@ def _last_run(queue: Queue) -> dict[str, object]:
 def test_a_cycle_with_nothing_to_do_writes_one_row_and_ends_at_once(queue: Queue) -> None:
     began = time.monotonic()
     queue.conn.execute("call dlq.run_cycle()")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10, "it waited for its budget, which is four minutes"
     (run,) = queue.rows("select * from dlq_processing_log")
     assert (run["status"], run["dispatched"], run["entries_processed"]) == ("ok", 0, 0)
     assert run["duration"] is not None
@@ -56,7 +56,7 @@ def test_a_cycle_ends_when_its_budget_is_spent(queue: Queue) -> None:
     queue.store_many(1)
     began = time.monotonic()
     queue.conn.execute("call dlq.run_cycle()")
-    assert 1 <= time.monotonic() - began < 4
+    assert 1 <= time.monotonic() - began < 10
     assert _last_run(queue)["status"] == "ok"
     assert queue.one("select count(*) from webhook_dlq where status = 'processing'") == 1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,6 +37,6 @@ def start(net_database: str) -> Iterator[Start]:
 
     yield start
     for worker in started:
-        if worker.process.poll() is None:
-            worker.signal(signal.SIGKILL)
-        worker.wait()
+        worker.process.kill()  # all, before one of them is waited for
+    for worker in started:
+        worker.end()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 import ssl
 import struct
@@ -69,7 +68,7 @@ class Worker:
             until(lambda: self._has_started(workers) or self.process.poll() is not None, seconds=60)
             assert self.process.poll() is None
         except AssertionError:
-            self.signal(signal.SIGKILL)
+            self.end()
             pytest.fail(f"the worker does not start; it said: {self.lines}")
 
     def _has_started(self, workers: int) -> bool:
@@ -90,6 +89,11 @@ class Worker:
         status = self.process.wait(timeout=20)
         self._reader.join(timeout=20)
         return status
+
+    def end(self) -> None:
+        """Have it gone, however it is."""
+        self.process.kill()
+        self.wait()
 
 
 Start = Callable[..., Worker]

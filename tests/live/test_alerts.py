@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -15,6 +14,7 @@ from dlqctl import receiver as handlers
 from dlqctl.receiver import Receiver
 from dlqctl.sandbox import Sandbox, command_env
 from dlqctl.signatures import verify_standard
+from tests import command
 from tests.pagerduty import ROUTING_KEY, PagerDuty
 
 WEBHOOK_SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
@@ -90,10 +90,7 @@ def test_triggers_once_and_resolves_in_order_whatever_pagerduty_answers(
 
 
 def dlqctl(live: Sandbox, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dlqctl", "--dsn", live.dsn, *words],
-        env=command_env(live), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    return command.dlqctl("--dsn", live.dsn, *words, env=command_env(live))
 
 
 def test_a_test_says_what_was_answered(

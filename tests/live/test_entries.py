@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 from dlqctl.sandbox import Sandbox, command_env, sandbox
+from tests.command import dlqctl
 from tests.live.terminal import terminal
 
 ROLES = ("dlq_admin", "dlq_reader", "dlq_writer", "nobody")
@@ -46,13 +47,14 @@ def conn(box: Sandbox) -> Iterator[psycopg.Connection]:
 def run(
     box: Sandbox, *words: str, role: str = "dlq_admin", given: str | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    dsn = ("--dsn", box.cluster.dsn(user=f"as_{role}"))
+    """Run a command as a role; as a process of its own if the environment is to be another one."""
+    words = ("--dsn", box.cluster.dsn(user=f"as_{role}"), *words)
+    env = command_env(box) | environment
+    if not environment:
+        return dlqctl(*words, stdin=given or "", env=env)
     return subprocess.run(
-        [sys.executable, "-m", "dlqctl", *dsn, *words],
-        env=command_env(box) | environment,
-        input=given,
-        stdin=subprocess.DEVNULL if given is None else None,
-        capture_output=True, text=True, timeout=120, check=False,
+        [sys.executable, "-m", "dlqctl", *words],
+        env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from dlqctl.cluster import Cluster
 from dlqctl.migrate import migrate
 from dlqctl.receiver import Receiver
 from dlqctl.sandbox import Sandbox
+from tests.command import dlqctl
 from tests.conftest import _database
 from tests.db.conftest import Queue
 
@@ -33,10 +34,7 @@ LINE = re.compile(
 
 
 def run(dsn: str, *words: str, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dlqctl", *before, "--dsn", dsn, "health", *words],
-        capture_output=True, text=True, timeout=60, check=False, env=os.environ | {"COLUMNS": "80"},
-    )  # fmt: skip
+    return dlqctl(*before, "--dsn", dsn, "health", *words, env=os.environ | {"COLUMNS": "80"})
 
 
 def nagios(dsn: str, *words: str) -> tuple[int, str]:

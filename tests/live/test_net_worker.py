@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,11 +111,9 @@ def test_a_long_body_is_sent_without_asking_first(db: Connection, start: Start, 
 
 
 def test_a_new_request_is_noticed_before_the_next_poll(db: Connection, start: Start, receiver: Receiver) -> None:
-    start()
-    began = time.monotonic()
+    start(constants={"POLL_SECONDS": 600})
     for _ in range(10):
         answer(db, post(db, receiver.url("/ok"))[0])
-    assert time.monotonic() - began < 5 * net_worker.POLL_SECONDS
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from dlqctl import net_queue, net_worker
+from dlqctl import net_queue
 from dlqctl.bundle import ROOT
 from dlqctl.cluster import _as_server_user, _make_folder, start_cluster
 from dlqctl.errors import DlqctlError
@@ -81,13 +81,11 @@ def pooler(request: pytest.FixtureRequest, net_database: str) -> Iterator[str]:
 def test_behind_a_pooler_in_session_mode_it_serves(
     pooler: str, db: Connection, start: Start, receiver: Receiver
 ) -> None:
-    worker = start(dsn=pooler)
+    worker = start(dsn=pooler, constants={"POLL_SECONDS": 600})  # notifications come through, or nothing does
     until(lambda: scalar(db, "select count(*) from dlq.net_workers"))
-    began = time.monotonic()
     for number in range(10):
         post(db, receiver.url("/ok"))
         until(lambda: answered(db) == number + 1)  # noqa: B023
-    assert time.monotonic() - began < 5 * net_worker.POLL_SECONDS, "notifications do not come through"
     ids = post(db, receiver.url("/gate"), 20)
     until(lambda: receiver.count("/gate") == 20)
     worker.signal(signal.SIGKILL)
@@ -291,8 +289,7 @@ def test_after_a_failover_it_finds_the_new_primary_and_every_entry_ends_well(rec
                 assert len(sent) == count
                 assert max(sent.values()) <= 2
             finally:
-                worker.signal(signal.SIGKILL)
-                worker.wait()
+                worker.end()
 
 
 # Two versions at once.

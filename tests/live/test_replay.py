@@ -15,6 +15,7 @@ import pytest
 
 from dlqctl.receiver import Receiver
 from dlqctl.sandbox import Sandbox, command_env, sandbox
+from tests.command import dlqctl
 from tests.live.terminal import terminal
 
 CTRL_C = "\x03"
@@ -40,10 +41,7 @@ def conn(box: Sandbox) -> Iterator[psycopg.Connection]:
 
 
 def run(box: Sandbox, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dlqctl", "replay", *words],
-        env=command_env(box), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    return dlqctl("replay", *words, env=command_env(box))
 
 
 def one(conn: psycopg.Connection, query: str) -> Any:

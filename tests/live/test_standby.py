@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 
 import psycopg
@@ -13,6 +12,7 @@ from dlqctl.cluster import start_cluster
 from dlqctl.cron import checks
 from dlqctl.migrate import migrate
 from dlqctl.receiver import Receiver
+from tests.command import dlqctl
 from tests.net_worker import net_worker
 from tests.standby import standby_of
 
@@ -23,9 +23,7 @@ VIEWS = (
 
 
 def _run(dsn: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dlqctl", "--dsn", dsn, *words], capture_output=True, text=True, check=False
-    )
+    return dlqctl("--dsn", dsn, *words)
 
 
 def test_a_standby_tells_its_health_sends_nothing_and_goes_on_when_it_is_promoted() -> None:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from unittest.mock import patch
 
 import psycopg
 import pytest
 
-from dlqctl import cli
 from dlqctl.cluster import find_server
 from dlqctl.definitions import ROLES
+from tests.command import dlqctl
 
 
 @dataclass(frozen=True)
@@ -29,18 +25,9 @@ class Outcome:
 
 
 def run(*words: str) -> Outcome:
-    """Run the command line, in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        patch.object(sys, "argv", ["dlqctl", *words]),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-    return Outcome(code, out.getvalue(), err.getvalue())
+    """Run the command line."""
+    done = dlqctl(*words)
+    return Outcome(done.returncode, done.stdout, done.stderr)
 
 
 def program(name: str) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -126,8 +125,7 @@ def receiver() -> Iterator[Receiver]:
 def worker(place: Place) -> Iterator[Worker]:
     worker = Worker(place.as_superuser)
     yield worker
-    worker.signal(signal.SIGKILL)
-    worker.wait()
+    worker.end()
 
 
 def dispatch(dsn: str, url: str, count: int) -> None:
@@ -358,8 +356,7 @@ def test_to_the_real_pg_net_and_back_every_entry_is_delivered(receiver: Receiver
         migrate(dsn, cron=False, net_worker=True)
         do(dsn, f"create role {WORKER} login in role dlq_net_worker")
         worker = Worker(dsn)
-        stack.callback(worker.wait)
-        stack.callback(worker.signal, signal.SIGKILL)
+        stack.callback(worker.end)
         dispatch(dsn, receiver.url("/gate"), 10)
         until(lambda: receiver.count("/gate") == 10)
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
-from unittest.mock import patch
 
 import psycopg
 from psycopg.rows import dict_row
 
-from dlqctl import cli, receiver
+from dlqctl import receiver
 from dlqctl.receiver import Receiver
 from dlqctl.sandbox import Sandbox, command_env
+from tests.command import dlqctl
 from tests.net_worker import start_net_worker
 from tests.runbook.page import Block
 
@@ -203,19 +200,8 @@ class Desk:
 
     def _dlqctl(self, words: list[str], stdin: str, user: str) -> tuple[int, str]:
         env = command_env(self.box) | {"DLQCTL_DATABASE_URL": self.box.cluster.url(user=user)}
-        said = io.StringIO()
-        with (
-            patch.dict(os.environ, env),
-            patch.object(sys, "argv", ["dlqctl", *words]),
-            patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()))),
-            redirect_stdout(said),
-            redirect_stderr(said),
-        ):
-            try:
-                cli.main()
-            except SystemExit as end:
-                code = end.code if isinstance(end.code, int) else 1
-        return code, said.getvalue()
+        done = dlqctl(*words, stdin=stdin, env=env)
+        return done.returncode, done.stdout + done.stderr
 
 
 def _as_here(words: list[str]) -> list[str]:

@@ -24,16 +24,17 @@ def overheard(house: House, role: str, statements: list[str], claims: dict[str, 
                 f"create function pg_temp.{name}({of}) returns boolean language plpgsql cost 0.0000001 as"
                 " 'begin raise notice ''%'', $1; return true; end'".encode()
             )
+        conn.execute("savepoint attempt")
         for statement in statements:
             try:
-                with conn.transaction(force_rollback=True):
-                    cursor = conn.execute(statement.encode())
-                    if cursor.description:
-                        said.extend(map(str, cursor.fetchall()))
-                    worked += 1
+                cursor = conn.execute(statement.encode())
+                if cursor.description:
+                    said.extend(map(str, cursor.fetchall()))
+                worked += 1
             except psycopg.Error as error:
                 fields = ("message_primary", "message_detail", "message_hint", "context", "internal_query")
                 said.extend(str(getattr(error.diag, field)) for field in fields)
+            conn.execute("rollback to savepoint attempt")
     return "\n".join(said), worked
 
 
