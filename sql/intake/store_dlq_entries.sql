@@ -4,7 +4,8 @@
 -- What is plain is stored in one statement, and what must be looked up for it is looked up once a service: the service has
 -- nothing in flight, the headers name no entry, and there is a payload or a raw_body without numbers to be looked at. The rest
 -- follows one by one: what may be an echo, what has a key that is there already, what is not in order. Those that have a key follow
--- the order of their keys in either way: two calls with the same keys would wait for each other crosswise otherwise.
+-- the order of their keys in either way: two calls with the same keys would wait for each other crosswise otherwise; so would two
+-- with the same echoes, hence dlq._lock_echoes().
 --
 -- Locks, and what happens beside others: as for store_dlq_entry(). A request that is dispatched after the call cannot have an
 -- echo in it.
@@ -86,6 +87,10 @@ begin
     left join stored as s using (n);
   perform set_config('dlq.looked_up', '', true);
 
+  if array_position(v_ids, null) is not null then
+    perform dlq._lock_echoes(
+      array(select e.element from unnest(entries) with ordinality as e (element, n) where v_ids[e.n] is null));
+  end if;
   for v_left in
     select e.n, e.element
     from unnest(entries) with ordinality as e (element, n)

@@ -176,6 +176,38 @@ def test_two_calls_with_the_same_keys_in_another_order_store_each_once(
     assert queue.one("select count(*) from webhook_dlq where idempotency_key is not null") == 200
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_two_calls_with_the_same_echoes_in_another_order_do_not_wait_for_each_other_for_ever(
+    queue: Queue, database: str, named: bool
+) -> None:
+    queue.endpoint(max_in_flight=100)
+    queue.conn.execute("update dlq.settings set max_in_flight = 1000")
+    queue.store_many(60)
+    assert queue.dispatch() == 60
+    echoes = [
+        {"service": "shop", "payload": row["payload"], **({"headers": {"webhook-id": row["id"]}} if named else {})}
+        for row in queue.rows("select id::text, payload from webhook_dlq order by random()")
+    ]
+    failed: list[psycopg.Error] = []
+
+    def run(order: list[dict[str, Any]]) -> None:
+        try:
+            with psycopg.connect(database, autocommit=True) as conn:
+                for _ in range(3):
+                    store_all(Queue(conn), *order)
+        except psycopg.Error as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=run, args=(order,)) for order in (echoes, echoes[::-1]) * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert queue.one("select count(*) from webhook_dlq where status = 'discarded'") == 60 * 12
+    assert queue.one("select count(*) from dlq.in_flight where echoed") == 60
+
+
 def test_a_writer_may_store_many_and_read_none(queue: Queue) -> None:
     queue.conn.execute("set role dlq_writer")
     assert len(store_all(queue, *(element(n) for n in range(50)))) == 50
