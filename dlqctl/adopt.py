@@ -23,7 +23,7 @@ from dlqctl.adopt_columns import LOG, QUEUE, Options, Reading, Table, ident, lit
 from dlqctl.adopt_plan import Plan, describe, make_plan, read_table
 from dlqctl.connection import connect
 from dlqctl.definitions import OWNER
-from dlqctl.errors import DlqctlError
+from dlqctl.errors import DlqctlError, is_interrupted
 from dlqctl.migrate import in_one_transaction, transaction_sql
 from dlqctl.output import say
 
@@ -98,9 +98,12 @@ def main(dsn: str | None, options: Options, *, check: bool, yes: bool, drop: boo
         try:
             with _progress() as on_progress:
                 adoption = copy(connection, on_progress)
-        except KeyboardInterrupt:
-            if adoption := read_adoption(connection):
-                say(f"stopped; {_where(adoption)}", "dlqctl adopt, which goes on")
+        except (KeyboardInterrupt, psycopg.Error) as error:
+            if not is_interrupted(error):
+                raise
+            with _session(dsn) as another:  # what became of the first is not known
+                if adoption := read_adoption(another):
+                    say(f"stopped; {_where(adoption)}", "dlqctl adopt, which goes on")
             return 130
         return _tell(connection, adoption)
 

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 
+def is_interrupted(error: BaseException | None) -> bool:
+    """Whether this is Ctrl-C, or came up while it was handled: a connection cut short may fail on its way out."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False
+
+
 class DlqctlError(Exception):
     """Something is wrong that the user can mend.
 

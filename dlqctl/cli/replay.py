@@ -14,7 +14,7 @@ import click
 
 from dlqctl.cli.asking import ask, waiting
 from dlqctl.cli.root import Lines, connect, database, output_format
-from dlqctl.errors import CannotConnect, DlqctlError
+from dlqctl.errors import CannotConnect, DlqctlError, is_interrupted
 
 if TYPE_CHECKING:
     import psycopg
@@ -105,10 +105,10 @@ def _take(connection: psycopg.Connection, parts: Iterator[Taken]) -> Taken:
             for taken in parts:
                 if not taken.is_all:
                     tell(_so_far(taken))
-    except KeyboardInterrupt:
-        say("stopped: nothing was replayed") if taken is None else say(f"stopped: {_so_far(taken)}", _go_on(taken))
-        raise SystemExit(130) from None
-    except psycopg.Error as error:
+    except (KeyboardInterrupt, psycopg.Error) as error:
+        if is_interrupted(error):
+            say("stopped: nothing was replayed") if taken is None else say(f"stopped: {_so_far(taken)}", _go_on(taken))
+            raise SystemExit(130) from None
         if taken is None:
             raise
         kind = CannotConnect if connection.broken else DlqctlError

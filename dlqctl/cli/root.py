@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from dlqctl import __version__
-from dlqctl.errors import CannotConnect, DlqctlError
+from dlqctl.errors import CannotConnect, DlqctlError, is_interrupted
 
 if TYPE_CHECKING:
     import psycopg
@@ -207,6 +207,10 @@ def main() -> None:
         raise SystemExit(0) from None
     except Exception as error:
         from dlqctl.output import say
+
+        if not isinstance(error, DlqctlError) and is_interrupted(error):
+            say("dlqctl: stopped")
+            raise SystemExit(130) from None
 
         if isinstance(error, OSError):  # perhaps the disk is full that this goes to
             _drop_what_is_not_printed()
