@@ -12,7 +12,7 @@ declare
   v_live dlq.in_flight[];
 begin
   -- A row is about 200 bytes.
-  if pg_relation_size('dlq.in_flight') < 1048576
+  if pg_relation_size('dlq.in_flight') < 262144
     or pg_relation_size('dlq.in_flight') < 400 * (select count(*) from dlq.in_flight)
     or not dlq._engine_lock()
   then

@@ -6,6 +6,7 @@
 -- v_since: created is the start of the sender's transaction and can precede the dispatch, hence the slack of 20 s; without
 -- a bound on the indexed column every pass would read all stored answers. v_first and v_last: ids ascend, so of the last
 -- answers they leave hardly any but ours, and the others are neither hashed nor joined.
+-- "offset" keeps each request a look-up: planned when nothing was in flight, a join would read all that are for each.
 -- A generic plan: with plans for each call, planning is a tenth of a turn of 200.
 create or replace function dlq._read_answers(
   request_id bigint,
@@ -45,17 +46,17 @@ begin
         -- "in" is looked up in a hash table; "exists" would read the whole queue, its dead rows too, for each answer.
         or f.request_id in (select q.id from net.http_request_queue as q where q.id between v_first and v_last) as is_ambiguous,
       row_number() over (partition by f.entry_id) as nth
-    from dlq.in_flight as f
-      join recent as r on r.id = f.request_id and r.created >= f.dispatched_at - interval '20 seconds'
-    where f.net_oid = v_net_oid
+    from recent as r
+      cross join lateral (select l.* from dlq.in_flight as l where l.request_id = r.id offset 0) as f
+    where f.net_oid = v_net_oid and r.created >= f.dispatched_at - interval '20 seconds'
       and (_read_answers.request_id is null or f.request_id = _read_answers.request_id)
   ),
   locked as (
     select a.*, f.echoed
     from answers as a
-      join dlq.in_flight as f on f.entry_id = a.entry_id
+      cross join lateral (
+        select l.echoed from dlq.in_flight as l where l.entry_id = a.entry_id for update skip locked offset 0) as f
     where a.nth = 1
-    for update of f skip locked
   ),
   judged as (
     select

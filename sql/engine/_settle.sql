@@ -10,9 +10,9 @@
 -- for the next pass. An entry that a person has settled meanwhile stays as it is; one that a person has made
 -- due again stays due, unless it was delivered. The caller holds the engine's lock and its rows of dlq.in_flight.
 -- What the answers say of their endpoints moves the caps: see dlq._move_cap().
--- Planned once a session, perhaps over an empty queue, and run over a full one. So no scan of dlq.in_flight for each entry, which
--- may hold thousands of dead rows later; and a "limit" that limits nothing, but has the planner expect one row: it looks up the entry of
--- each then, while for ten it would read all of a queue that has hardly any.
+-- Planned once a session, perhaps over an empty queue with nothing in flight, and run over a full one. So a "limit" that limits nothing,
+-- but has the planner expect one row: it looks up the entry of each then, while for ten it would read all of a queue that has hardly any.
+-- And dlq.in_flight is looked up by "offset" and "= any": joined, it can be read once for each entry.
 create or replace function dlq._settle(
   entry_ids uuid[],
   outcomes text[],
@@ -52,7 +52,7 @@ begin
       from verdicts as v
         join public.webhook_dlq as e on e.id = v.entry_id
         cross join dlq.settings as s
-        left join dlq.in_flight as f on f.entry_id = v.entry_id
+        left join lateral (select l.* from dlq.in_flight as l where l.entry_id = v.entry_id offset 0) as f on true
       for update of e skip locked
     ),
     routes as (  -- looked up once a service
@@ -122,8 +122,7 @@ begin
     ),
     landed as (
       delete from dlq.in_flight as f
-      using moved as m
-      where f.entry_id = m.id
+      where f.entry_id = any (array(select m.id from moved as m))
     ),
     recorded as (
       -- The counters of an entry can be edited by hand; history must not stop the run for it.

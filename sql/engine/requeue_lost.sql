@@ -42,12 +42,12 @@ begin
     )
     update dlq.in_flight as f
     set missing_since = case when (f.missing_since <= clock_timestamp()) is not true then clock_timestamp() end
-    where f.entry_id in (
+    where f.entry_id = any (array(
       select changed.entry_id
       from dlq.in_flight as changed
       -- A time that is yet to come was noted before the clock was set back, and says nothing.
       where ((changed.missing_since <= clock_timestamp()) is not true) = (changed.entry_id in (select m.entry_id from missing as m))
-      for update skip locked);
+      for update skip locked));
   end if;
 
   with gone as (
@@ -67,7 +67,7 @@ begin
       -- In this order, because idx_webhook_dlq_status has it: any index of few rows would do, as long as nothing waits.
       select p.id from public.webhook_dlq as p where p.status = 'processing' order by p.settled_at offset 0
     ) as e
-    where not exists (select from dlq.in_flight as f where f.entry_id = e.id)
+    where (select f.entry_id from dlq.in_flight as f where f.entry_id = e.id) is null
   ) as lost;
 
   if v_lost is not null then

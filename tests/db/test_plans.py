@@ -333,6 +333,28 @@ def test_a_session_that_has_planned_over_an_empty_queue_reads_a_full_one_by_ids(
     _assert_no_scan(nodes, rows=200)
 
 
+def test_a_session_that_has_planned_when_nothing_was_in_flight_looks_each_request_up(explained: Queue) -> None:
+    for n in range(2):
+        explained.conn.execute(
+            "insert into webhook_dlq (service, payload, next_retry_at)"
+            " select 'shop', jsonb_build_array(%s::int, n), now() from generate_series(1, 200) as n",
+            (n,),
+        )
+        assert explained.dispatch() == 200
+        _answer_all(explained)
+        if n == 0:
+            explained.collect()
+            explained.conn.execute("analyze dlq.in_flight, net._http_response")
+    explained.conn.execute("set auto_explain.log_min_duration = 0")
+    found = _plans(explained.conn, "select dlq._step(1, 'requeue_lost')")
+    found += _plans(explained.conn, "select dlq._step(1, 'collect_responses')")
+    assert explained.one("select count(*) from dlq.in_flight") == 0
+    for node in found:
+        assert node.get("Rows Removed by Join Filter", 0) < 2000, node
+        if node.get("Relation Name") == "in_flight":
+            assert node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) < 2000, node
+
+
 def test_what_a_transaction_held_open_keeps_is_not_read_by_every_pass(explained: Queue, database: str) -> None:
     claimed = None
     with psycopg.connect(database) as holder:
