@@ -101,7 +101,8 @@ def main(dsn: str | None, options: Options, *, check: bool, yes: bool, drop: boo
         except (KeyboardInterrupt, psycopg.Error) as error:
             if not is_interrupted(error):
                 raise
-            with _session(dsn) as another:  # what became of the first is not known
+            connection.close()  # it may still be at what was cut short, and has nothing to commit
+            with _session(dsn) as another:
                 if adoption := read_adoption(another):
                     say(f"stopped; {_where(adoption)}", "dlqctl adopt, which goes on")
             return 130

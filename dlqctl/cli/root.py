@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import shutil
 import sys
@@ -192,6 +193,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding has not is escaped
             stream.reconfigure(errors="backslashreplace")
+    # Cut short by Ctrl-C, a connection complains of its way out; that goes nowhere, unless somebody listens.
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())
     try:
         result = cli.main(list(map(_legible, sys.argv[1:])), standalone_mode=False)
         raise SystemExit(result if isinstance(result, int) else 0)
