@@ -1,6 +1,7 @@
 -- After a pass: in how many seconds the next one is due, or null, and the run is closed, when there is none: nothing
 -- was sent and nothing is in flight, a step failed, or the budget is spent. The longer the youngest request has been
--- under way, the longer the wait: from 50 ms to a second. In between there is time to tidy dlq.in_flight.
+-- under way, the longer the wait: from 50 ms to a second, and not beyond the budget, so that the last pass has what is kept for it. In
+-- between there is time to tidy dlq.in_flight.
 create or replace function dlq._next_pass(run bigint, sent integer, budget interval)
 returns double precision
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -24,7 +25,8 @@ begin
     where l.id = run and l.status in ('running', 'interrupted');
   end if;
   perform dlq._compact_in_flight();
-  return least(1, greatest(0.05, extract(epoch from clock_timestamp() - v_youngest) / 4));
+  return greatest(0.05, least(
+    1, extract(epoch from clock_timestamp() - v_youngest) / 4, extract(epoch from v_run.processed_at + budget - clock_timestamp())));
 end
 $$;
 
