@@ -80,6 +80,16 @@ def test_the_budget_is_the_smallest_of_its_bounds(queue: Queue) -> None:
     assert budget() == timedelta(seconds=7)
 
 
+def test_a_wait_does_not_go_beyond_the_budget(queue: Queue) -> None:
+    queue.store_many(1)
+    assert queue.dispatch() == 1
+    queue.conn.execute("update dlq.in_flight set dispatched_at = clock_timestamp() - interval '10 s'")
+    run = queue.one("select dlq._begin_run()")
+    assert queue.one("select dlq._next_pass(%s, 1, '1 minute')", run) == 1
+    nearly_over = "select dlq._next_pass(id, 0, clock_timestamp() - processed_at + '0.3 s') from dlq_processing_log"
+    assert queue.one(nearly_over) <= 0.3
+
+
 def test_a_statement_timeout_of_three_seconds_does_not_cancel_a_cycle(queue: Queue) -> None:
     queue.store_many(1)
     queue.conn.execute("set statement_timeout = '3s'")
