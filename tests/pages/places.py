@@ -12,7 +12,8 @@ IN_SHELL = {
     r"(?=\bendpoints set\b)(.*(?:\\\n.*)*)": r"\1 --allow-http --allow-private",
     r"(?=\balerts channel set\b)(.*(?:\\\n.*)*)": r"\1 --disable",  # nobody out there is called
     r"dlqctl migrate(?! *--)": "dlqctl migrate --net-worker",
-    r"^dlqctl health --watch": "timeout --preserve-status --signal=INT 3 dlqctl health --watch",
+    # Stopped once it has told something, by one signal: timeout would send two. Without set -m it would not hear it.
+    r"^(dlqctl health --watch)": r"set -m; \1 >seen & until [ -s seen ]; do sleep 0.1; done; kill -INT $!; wait $!",
     r"^(dlqctl replay (?=.*--reason).*)": r"while sleep 0.1; do dlqctl process; done >log 2>&1 & \1 --yes; kill $!",
     r"\b(replay (?:cancel|continue|watch)) ID\b": r"\1 {replay}",
 }
