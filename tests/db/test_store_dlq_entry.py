@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from datetime import timedelta
 
 import psycopg
@@ -254,6 +255,28 @@ def test_a_late_echo_under_the_same_key_takes_the_delivery_back_too(queue: Queue
     assert queue.store(payload={"a": 1}, idempotency_key="k", headers=Jsonb({"webhook-id": entry_id})) == entry_id
     assert queue.entry(entry_id)["status"] == "pending"
     assert _count(queue) == 1
+
+
+def test_an_echo_under_the_same_key_while_a_good_answer_is_read_takes_the_delivery_back(
+    queue: Queue, database: str
+) -> None:
+    entry_id = queue.store(payload={"a": 1}, idempotency_key="k")
+    queue.send(entry_id)
+    queue.answer(entry_id, 200)
+    with psycopg.connect(database) as engine, psycopg.connect(database, autocommit=True) as handler:
+        assert engine.execute("select delivered from dlq.collect_responses()").fetchone() == (1,)
+        thread = threading.Thread(
+            target=handler.execute, args=("select store_dlq_entry('shop', '2', idempotency_key => 'k')",)
+        )
+        thread.start()
+        waits = "select count(*) from pg_stat_activity where pid = %s and wait_event_type = 'Lock'"
+        while thread.is_alive() and not queue.one(waits, handler.info.backend_pid):
+            time.sleep(0.01)
+        engine.commit()
+        thread.join()
+    entry = queue.entry(entry_id)
+    assert (entry["status"], entry["retry_count"], _count(queue)) == ("pending", 1, 1)
+    assert [a["outcome"] for a in queue.attempts(entry_id)] == ["delivered"]
 
 
 def test_an_echo_that_is_still_uncommitted_when_the_answer_comes_is_waited_for(queue: Queue, database: str) -> None:

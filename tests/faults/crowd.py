@@ -302,14 +302,20 @@ class Crowd:
             if dice.random() < 0.2:
                 conn.execute("insert into webhook_dlq (service, payload) values (%s, %s)", (service, payload))
             else:
-                row = conn.execute(
-                    "select store_dlq_entry(%s, %s, 'no', %s, headers => '{\"host\": \"us\"}', idempotency_key => %s)",
-                    (service, payload, _phone(n % PHONES) if n % 3 == 0 else None, f"k{n}"),
-                ).fetchone()
-                assert row is not None
-                with self._lock:
-                    self.figures.stored.add(str(row[0]))
+                self._store_by_key(conn, service, payload, f"k{n}", _phone(n % PHONES) if n % 3 == 0 else None)
         time.sleep(dice.uniform(0, 0.08))
+
+    def _store_by_key(
+        self, conn: psycopg.Connection, service: str, body: Jsonb | str, key: str, phone: str | None = None
+    ) -> None:
+        began = time.time()
+        row = conn.execute(
+            "select store_dlq_entry(%s, %s, 'no', %s, headers => '{\"host\": \"us\"}', idempotency_key => %s)",
+            (service, body, phone, key),
+        ).fetchone()
+        assert row is not None
+        with self._lock:
+            self.figures.stored[str(row[0])].append((began, time.time()))
 
     def _act(self, conn: psycopg.Connection, dice: random.Random) -> None:
         """What people do: verbs, updates by hand, and looking."""
@@ -471,9 +477,7 @@ class Crowd:
                 if kind == "echo by insert":
                     conn.execute("insert into webhook_dlq (service, payload) values (%s, %s)", (request.service, body))
                 elif kind == "echo by key" and (key := re.search(r'"key": "(\w+)"', body)):
-                    conn.execute(
-                        "select store_dlq_entry(%s, %s, idempotency_key => %s)", (request.service, body, key[1])
-                    )
+                    self._store_by_key(conn, request.service, body, key[1])
                 else:
                     headers = Jsonb({name.lower(): value for name, value in request.headers.items()})
                     conn.execute("select store_dlq_entry(%s, %s, headers => %s)", (request.service, body, headers))

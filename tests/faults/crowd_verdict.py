@@ -39,7 +39,7 @@ class Figures:
     snapshots: int = 0
     sent: int = 0  # transactions that sent anything
     just_lowered: int = 0
-    stored: set[str] = field(default_factory=set)
+    stored: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))  # from, until
     duplicates: Counter[str] = field(default_factory=Counter)
     overlaps: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
@@ -70,7 +70,7 @@ def judge(dsn: str, figures: Figures, calls: list[Call]) -> None:
         figures.wrong.append(f"{deadlocks['n']} deadlocks")
     if any(row["n"] for row in left):
         figures.wrong.append(f"left in flight and queued: {left}")
-    gone = figures.stored - entries.keys() - deleted
+    gone = figures.stored.keys() - entries.keys() - deleted
     figures.wrong += [f"{entry_id} was stored and is not there" for entry_id in gone]
     figures.ends = Counter(row["status"] for row in entries.values())
 
@@ -129,6 +129,10 @@ def _judge_repeats(
     def was_killed(before: Call, after: Call) -> bool:
         return any(before.began - 0.5 < kill < after.began + 0.5 for kill in figures.kills)
 
+    def was_stored_again(before: Call, after: Call) -> bool:
+        """By its key, while its answer was being read: as a handler does that fails."""
+        return any(began < after.began and ended > before.began for began, ended in figures.stored.get(entry_id, []))
+
     def was_sent_again(call: Call) -> bool:
         again = [other for other in heard if other.attempt == call.attempt and other is not call]
         return bool(again) and was_killed(call, again[-1])
@@ -159,6 +163,8 @@ def _judge_repeats(
             why = "a person made it due again"
         elif outcome == "echoed" or any(call.kind.startswith("echo") for call in heard):
             why = "an echo took it back"
+        elif was_stored_again(before, after):
+            why = "it was stored again by its key, which took it back"
         else:
             why = "unexplained"
         figures.duplicates[why] += 1
