@@ -61,8 +61,7 @@ def require(ours: psycopg.Connection, cron: psycopg.Connection) -> None:
     if preflight.look_at(cron, "pg_cron").installed is None:
         return
     found = cron.execute(
-        "select jobname, command from cron.job"
-        " where jobname = any (%s) and database = %s order by jobname desc",
+        "select jobname, command from cron.job where jobname = any (%s) and database = %s order by jobname desc",
         (list(preflight.JOBS), _name(ours)),
     ).fetchone()
     if found and ours.execute("select where to_regnamespace('dlq') is null").rowcount:

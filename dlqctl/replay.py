@@ -128,11 +128,18 @@ def list_replays(connection: psycopg.Connection, limit: int) -> list[tuple[Any, 
     return connection.execute(query, (limit,)).fetchall()
 
 
-def cancel(connection: psycopg.Connection, replay_id: int, reason: str) -> int:
-    """Put back what of a replay has not been tried, and return how many entries. WD002: there is no such replay."""
-    row = connection.execute("select dlq.cancel_replay(%s, %s)", (replay_id, reason)).fetchone()
-    assert row is not None
-    return int(row[0])
+def cancel(connection: psycopg.Connection, replay_id: int, reason: str) -> Iterator[int]:
+    """Put back what of a replay has not been tried, AT_ONCE at a time, and yield how many entries that were each time.
+
+    Each time is one transaction, and the first has it take no more. Raises psycopg.Error (WD002): there is no such one.
+    """
+    entries = AT_ONCE
+    while entries == AT_ONCE:
+        with connection.transaction():
+            row = connection.execute("select dlq.cancel_replay(%s, %s, %s)", (replay_id, reason, AT_ONCE)).fetchone()
+        assert row is not None
+        entries = int(row[0])
+        yield entries
 
 
 def held_back(connection: psycopg.Connection, services: dict[str, int]) -> list[tuple[str, str]]:

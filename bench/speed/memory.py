@@ -9,6 +9,7 @@ output is read as fast as it comes, by a reader who keeps nothing. Ten to fiftee
     list        dlqctl list --all --format json, through a pipe
     export      dlqctl list --all --payload --format csv --output FILE
     replay      dlqctl replay --all
+    cancel      dlqctl replay cancel, of all of it
     adopt       dlqctl adopt, of a home-made queue
 
 Entries have failed and have payloads of 200 bytes; loaded without triggers. Needs /proc.
@@ -107,7 +108,7 @@ def _backend(conn: Connection) -> int | None:
 
 
 def load(q: Quiet, entries: int) -> None:
-    q.conn.execute("truncate webhook_dlq, dlq.replays, dlq.replayed_entries")
+    q.conn.execute("truncate webhook_dlq, dlq.replays, dlq.replayed_entries restart identity")
     q.conn.execute("set session_replication_role = replica")
     q.conn.execute(FAILED, (entries,))
     q.conn.execute("set session_replication_role = origin")
@@ -133,6 +134,7 @@ COMMANDS = {
     "list": ("list", "--all", "--format", "json"),
     "export": ("list", "--all", "--payload", "--format", "csv", "--output", "entries.csv"),
     "replay": ("replay", "--all", "--reason", "bench", "--yes", "--no-watch"),
+    "cancel": ("replay", "cancel", "1", "--reason", "bench"),
 }
 
 
@@ -150,8 +152,8 @@ def measure(q: Quiet, entries: int, names: Sequence[str] = (*COMMANDS, "adopt"))
             f"{name} of {entries:,}: {runs[name].resident:.0f} MiB, its server {runs[name].server:.0f} MiB,"
             f" {runs[name].seconds:.1f} s"
         )
-    if "replay" in names:
-        assert q.one("select count(*) from webhook_dlq where status = 'pending'") == entries, "not all were replayed"
+        if state := {"replay": "pending", "cancel": "failed"}.get(name):
+            assert q.one("select count(*) from webhook_dlq where status = %s", state) == entries, f"not all are {state}"
     return runs
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -95,34 +96,43 @@ def replay(
 
 def _take(connection: psycopg.Connection, parts: Iterator[Taken]) -> Taken:
     """Let a replay take its entries, tell how far it is if that is in parts, and return what it has."""
-    import psycopg
-
-    from dlqctl.output import say
-
     taken = None
-    try:
-        with waiting("replaying") as tell:
-            for taken in parts:
-                if not taken.is_all:
-                    tell(_so_far(taken))
-    except (KeyboardInterrupt, psycopg.Error) as error:
-        if is_interrupted(error):
-            say("stopped: nothing was replayed") if taken is None else say(f"stopped: {_so_far(taken)}", _go_on(taken))
-            raise SystemExit(130) from None
-        if taken is None:
-            raise
-        kind = CannotConnect if connection.broken else DlqctlError
-        raise kind(f"{_so_far(taken)}, and then: {' '.join(str(error).split())}", _go_on(taken)) from error
+    with _in_parts(connection) as so_far, waiting("replaying") as tell:
+        for taken in parts:
+            so_far.words = f"replay {taken.id} has {taken.entries:,} of {taken.wanted:,}"
+            so_far.hint = f"dlqctl replay continue {taken.id}; or to end it: {_cancel(taken.id)}"
+            if not taken.is_all:
+                tell(so_far.words)
     assert taken
     return taken
 
 
-def _so_far(taken: Taken) -> str:
-    return f"replay {taken.id} has {taken.entries:,} of {taken.wanted:,}"
+@dataclass
+class _SoFar:
+    """How far something is that is done in parts, and how to go on. No hint: nothing has been done."""
+
+    words: str = "nothing was changed"
+    hint: str | None = None
 
 
-def _go_on(taken: Taken) -> str:
-    return f"dlqctl replay continue {taken.id}; or to end it: {_cancel(taken.id)}"
+@contextlib.contextmanager
+def _in_parts(connection: psycopg.Connection) -> Iterator[_SoFar]:
+    """Yield where to note how far it is. If it is stopped or fails, that is said."""
+    import psycopg
+
+    from dlqctl.output import say
+
+    so_far = _SoFar()
+    try:
+        yield so_far
+    except (KeyboardInterrupt, psycopg.Error) as error:
+        if is_interrupted(error):
+            say(f"stopped: {so_far.words}", so_far.hint)
+            raise SystemExit(130) from None
+        if so_far.hint is None:
+            raise
+        kind = CannotConnect if connection.broken else DlqctlError
+        raise kind(f"{so_far.words}, and then: {' '.join(str(error).split())}", so_far.hint) from error
 
 
 def _tell_or_watch(connection: psycopg.Connection, taken: Taken, *, no_watch: bool) -> None:
@@ -191,15 +201,25 @@ def replay_watch(dsn: str | None, replay_id: int) -> None:
 @click.option("--reason", required=True, help="Why; it goes into dlq.audit_log.")
 @database
 def replay_cancel(dsn: str | None, replay_id: int, reason: str) -> None:
-    """Take back what of a replay has not been tried yet: it is again what it was. Exit 1 if nothing was left."""
+    """Take back what of a replay has not been tried yet: it is again what it was. Exit 1 if nothing was left.
+
+    10,000 at a time, those that were stored last first. Stopped, and run again, it goes on with the rest.
+    """
     from dlqctl import replay as module
     from dlqctl.output import say
 
-    with connect(dsn) as connection, waiting("taking back"):
-        entries = module.cancel(connection, replay_id, reason)
+    entries = 0
+    with connect(dsn) as connection, _in_parts(connection) as so_far, waiting("taking back") as tell:
+        for part in module.cancel(connection, replay_id, reason):
+            if entries:
+                tell(so_far.words)
+            if part:
+                entries += part
+                so_far.words = f"put back: {entries:,} of replay {replay_id}"
+                so_far.hint = f"the rest: {_cancel(replay_id)}"
     if not entries:
         raise DlqctlError(f"nothing of replay {replay_id} waits any more", f"dlqctl replay watch {replay_id}")
-    say(f"put back: {entries:,} of replay {replay_id}")
+    say(so_far.words)
 
 
 def _watch(connection: psycopg.Connection, replay_id: int) -> None:

@@ -87,7 +87,7 @@ grant execute on function
   dlq.retry(uuid, text), dlq.redeliver(uuid, text), dlq.discard(uuid, text), dlq.amend(uuid, jsonb, text), dlq.erase(text, text),
   dlq.preview_replay(text, text, timestamptz, timestamptz, integer, text, text, integer, integer),
   dlq.replay(text, text, text, timestamptz, timestamptz, integer, text, text, integer, integer, integer),
-  dlq.continue_replay(bigint, integer), dlq.cancel_replay(bigint, text),
+  dlq.continue_replay(bigint, integer), dlq.cancel_replay(bigint, text, integer),
   dlq.set_endpoint(text, text, boolean, boolean, integer, integer, jsonb, interval[], boolean, text, text[], text, text, text, text), dlq.remove_endpoint(text),
   dlq.set_secret(text, text), dlq.remove_secret(text), dlq.list_secrets(),
   dlq.schedule_jobs(), dlq.unschedule_jobs()

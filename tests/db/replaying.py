@@ -29,8 +29,8 @@ def preview(queue: Queue, **filters: Any) -> dict[str, Any]:
         return row
 
 
-def cancel(queue: Queue, replay_id: int, reason: str = "it fails again") -> int:
-    return int(queue.one("select dlq.cancel_replay(%s, %s)", replay_id, reason))
+def cancel(queue: Queue, replay_id: int, reason: str = "it fails again", at_once: int | None = None) -> int:
+    return int(queue.one("select dlq.cancel_replay(%s, %s, %s)", replay_id, reason, at_once))
 
 
 def progress(queue: Queue, replay_id: int) -> dict[str, int]:

@@ -76,6 +76,45 @@ def test_two_replays_of_one_moment_are_told_apart(queue: Queue) -> None:
     assert progress(queue, second["id"]) == {"waiting": 2}
 
 
+def test_a_part_of_it_is_what_was_stored_last_and_no_more_is_taken_then(queue: Queue) -> None:
+    insert(queue, 6)
+    # Ids as of the time when they were stored: n is how many hours ago.
+    number = "overlay(id::text placing lpad((9 - payload::integer)::text, 8, '0') from 1 for 8)::uuid"
+    queue.conn.execute(f"update webhook_dlq set id = {number}".encode())
+    before = states(queue)
+    entries = sorted(before)
+    done = replay(queue, per_minute=1, at_once=5)
+    moved = states(queue)
+    assert cancel(queue, done["id"], at_once=2) == 2
+    after = states(queue)
+    assert [entry_id for entry_id in entries if after[entry_id] != moved[entry_id]] == entries[3:5]
+    assert all(after[entry_id] == before[entry_id] for entry_id in entries[3:5])
+    with pytest.raises(psycopg.Error, match="cannot be continued"):
+        queue.one("select (dlq.continue_replay(%s)).id", done["id"])
+    assert [cancel(queue, done["id"], at_once=2) for _ in range(3)] == [2, 1, 0]
+    assert states(queue) == before
+    acts = queue.rows("select after from dlq.audit_log where action = 'cancel_replay' order by id")
+    assert [act["after"] for act in acts] == [{"entries": 2}, {"entries": 2}, {"entries": 1}]
+
+
+def test_a_part_passes_by_what_was_tried_and_waits_for_nobody_elses(queue: Queue, clock: Clock) -> None:
+    entries = insert(queue, 4)
+    done = replay(queue, per_minute=1)
+    clock.set_forward("2 minutes 1 second")
+    assert queue.dispatch() == 2
+    assert cancel(queue, done["id"], at_once=4) == 2
+    assert [states(queue)[entry_id]["status"] for entry_id in entries] == ["processing"] * 2 + ["failed"] * 2
+
+
+@pytest.mark.parametrize("at_once", [0, -1, 100_001])
+def test_a_part_has_a_size(queue: Queue, at_once: int) -> None:
+    insert(queue, 1)
+    done = replay(queue, per_minute=1)
+    with pytest.raises(psycopg.Error, match="cannot be put back at once"):
+        cancel(queue, done["id"], at_once=at_once)
+    assert progress(queue, done["id"]) == {"waiting": 1}
+
+
 @pytest.mark.parametrize("replay_id", [None, 7])
 def test_a_cancel_wants_a_replay_and_a_reason(queue: Queue, replay_id: int | None) -> None:
     insert(queue, 1)

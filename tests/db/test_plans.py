@@ -355,6 +355,22 @@ def test_a_session_that_has_planned_when_nothing_was_in_flight_looks_each_reques
             assert node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) < 2000, node
 
 
+@pytest.mark.parametrize("at_once", ["null", "500"])
+def test_to_put_back_what_was_just_replayed_looks_each_entry_up(explained: Queue, at_once: str) -> None:
+    """By statistics of a time when nothing waited: by them the index of what is due was read for each entry."""
+    explained.conn.execute(
+        "insert into webhook_dlq (service, payload, status) select 'shop', '1', 'failed' from generate_series(1, 2000)"
+    )
+    explained.conn.execute("vacuum analyze webhook_dlq")
+    explained.conn.execute("select dlq.replay('x', max_entries => 2000)")
+    explained.conn.execute("set auto_explain.log_min_duration = 0")
+    found = _plans(explained.conn, f"select dlq.cancel_replay(1, 'x', {at_once})")
+    assert explained.one("select count(*) from webhook_dlq where status = 'failed'") == (
+        500 if at_once == "500" else 2000
+    )
+    _assert_no_scan(found, rows=500 if at_once == "500" else 2000)
+
+
 def test_what_a_transaction_held_open_keeps_is_not_read_by_every_pass(explained: Queue, database: str) -> None:
     claimed = None
     with psycopg.connect(database) as holder:

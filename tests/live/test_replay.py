@@ -150,7 +150,7 @@ def test_ctrl_c_in_the_middle_of_it_leaves_nothing_half_done_and_says_how_to_go_
             with terminal(command, command_env(box)) as screen:
                 wait_until(conn, "select exists (select from pg_stat_activity where wait_event_type = 'Lock')")
                 screen.type(CTRL_C)
-                screen.wait_for("stopped: nothing was replayed" if not so_far else r"stopped:\s+replay")
+                screen.wait_for("stopped: nothing was changed" if not so_far else r"stopped:\s+replay")
                 assert screen.end() == 130
                 said = " ".join(screen.shown.split())
             somebody.rollback()
@@ -164,6 +164,29 @@ def test_ctrl_c_in_the_middle_of_it_leaves_nothing_half_done_and_says_how_to_go_
     done = run(box, "continue", str(replay_id), "--no-watch")
     assert (done.returncode, done.stdout, failed(conn)) == (0, f"{replay_id}\n", 0), done.stderr
     assert one(conn, "select count(distinct due_at) from dlq.replayed_entries") == 30_000, "one a minute, in one row"
+
+
+def test_ctrl_c_while_it_is_taken_back_leaves_a_part_and_says_how_to_go_on(
+    box: Sandbox, conn: psycopg.Connection
+) -> None:
+    insert(conn, 25_000)
+    replay_id = one(conn, "select (dlq.replay('mended', max_entries => 25000, per_minute => 1)).id")
+    cancel = ["replay", "cancel", str(replay_id), "--reason", "it fails again"]
+    middle = one(conn, "select entry_id from dlq.replayed_entries order by entry_id desc offset 15000 limit 1")
+    with psycopg.connect(box.cluster.dsn()) as somebody:
+        somebody.execute("select from webhook_dlq where id = %s for update", (middle,))
+        with terminal(cancel, command_env(box)) as screen:
+            wait_until(conn, "select exists (select from pg_stat_activity where wait_event_type = 'Lock')")
+            screen.type(CTRL_C)
+            screen.wait_for(r"stopped:\s+put\s+back")
+            assert screen.end() == 130
+            said = " ".join(screen.shown.split())
+        somebody.rollback()
+    assert f"stopped: put back: 10,000 of replay {replay_id} -> the rest: dlqctl replay cancel {replay_id}" in said
+    assert failed(conn) == 10_000
+    done = run(box, *cancel[1:])
+    assert (done.returncode, failed(conn)) == (0, 25_000), done.stderr
+    assert done.stderr.splitlines() == [f"put back: {n:,} of replay {replay_id}" for n in (10_000, 15_000)]
 
 
 def test_all_are_taken_in_parts_and_a_pipe_is_told_how_far_it_is(box: Sandbox, conn: psycopg.Connection) -> None:
