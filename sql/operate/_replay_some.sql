@@ -54,10 +54,10 @@ begin
   with held as materialized (
     select
       e.id, e.created_at, e.status, e.next_retry_at, e.settled_at, e.retry_count, e.unanswered_count, e.attempt_count
-    from public.webhook_dlq as e
-    where e.id = any (v_ids) and e.status = v_status and e.erased_at is null
-    order by e.id
-    for update
+    from (select u.id from unnest(v_ids) as u (id) order by u.id) as o
+      cross join lateral (  -- by the id alone: by statistics of before all that failed would be read
+        select w.* from public.webhook_dlq as w where w.id = o.id for update offset 0) as e
+    where e.status = v_status and e.erased_at is null
   ),
   paced as materialized (
     select
