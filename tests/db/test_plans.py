@@ -357,7 +357,7 @@ def test_a_session_that_has_planned_when_nothing_was_in_flight_looks_each_reques
 
 @pytest.mark.parametrize("at_once", ["null", "500"])
 def test_to_put_back_what_was_just_replayed_looks_each_entry_up(explained: Queue, at_once: str) -> None:
-    """By statistics of a time when nothing waited: by them the index of what is due was read for each entry."""
+    """By statistics of a time when nothing waited, by which the index of what is due would be read for each entry."""
     explained.conn.execute(
         "insert into webhook_dlq (service, payload, status) select 'shop', '1', 'failed' from generate_series(1, 2000)"
     )
