@@ -264,6 +264,16 @@ def test_a_cycle_sees_the_queue_as_it_is_whatever_the_sessions_isolation_level(
     assert queue.one("select distinct level from levels") == "read committed"
 
 
+def test_a_run_that_is_closed_is_history_and_stays_as_it_is(queue: Queue) -> None:
+    run = queue.one("select dlq._begin_run()")
+    assert queue.one("select (dlq._end_run(%s)).status", run) == "ok"
+    closed = queue.rows("select * from dlq_processing_log")
+    queue.store_many(1)
+    assert queue.one("select (dlq._step(%s, 'dispatch_due')).moved", run) == 1
+    assert queue.one("select dlq._end_run(%s) is null", run)
+    assert queue.rows("select * from dlq_processing_log") == closed
+
+
 def test_a_run_waits_for_nobody_to_close_one_that_was_interrupted(queue: Queue, database: str) -> None:
     queue.conn.execute("insert into dlq_processing_log (processed_at) values (now() - interval '1 hour')")
     with psycopg.connect(database) as person:
