@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import psycopg
 import pytest
 
@@ -104,6 +107,22 @@ def test_a_part_is_of_what_was_not_tried(queue: Queue, clock: Clock) -> None:
     assert queue.dispatch() == 2
     assert cancel(queue, done["id"], at_once=2) == 2
     assert [states(queue)[entry_id]["status"] for entry_id in entries] == ["processing"] * 2 + ["failed"] * 2
+
+
+def test_what_somebody_moves_meanwhile_stays_as_they_have_made_it(queue: Queue, database: str) -> None:
+    entries = insert(queue, 2)
+    done = replay(queue, per_minute=1)
+    with psycopg.connect(database) as person, psycopg.connect(database, autocommit=True) as other:
+        person.execute("select dlq.discard(%s, 'not this one')", (entries[0],))
+        thread = threading.Thread(target=other.execute, args=("select dlq.cancel_replay(%s, 'x')", (done["id"],)))
+        thread.start()
+        waits = "select count(*) from pg_stat_activity where pid = %s and wait_event_type = 'Lock'"
+        while thread.is_alive() and not queue.one(waits, other.info.backend_pid):
+            time.sleep(0.01)
+        person.commit()
+        thread.join()
+    assert [states(queue)[entry_id]["status"] for entry_id in entries] == ["discarded", "failed"]
+    assert progress(queue, done["id"]) == {"discarded": 1, "put_back": 1}
 
 
 @pytest.mark.parametrize("at_once", [0, -1, 100_001])
