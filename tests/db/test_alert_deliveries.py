@@ -319,12 +319,14 @@ def test_what_is_over_within_its_silence_is_never_told(alerts: Alerts) -> None:
     assert [d for d in alerts.deliveries() if d[0] == "pending"] == []
 
 
-def test_to_unsilence_tells_at_once(alerts: Alerts) -> None:
-    alerts.queue.conn.execute("select dlq.silence('pending', dlq._now() + interval '1 hour', 'why')")
+@pytest.mark.parametrize("rule", ["pending", "*"])
+def test_to_unsilence_tells_at_once(alerts: Alerts, rule: str) -> None:
+    alerts.queue.conn.execute("select dlq.silence(%s, dlq._now() + interval '1 hour', 'why')", (rule,))
     trouble(alerts)
     alerts.minute()
-    assert alerts.queue.one("select dlq.unsilence('pending')") is True
-    assert alerts.queue.one("select dlq.unsilence('pending')") is False
+    assert alerts.queued() == []
+    assert alerts.queue.one("select dlq.unsilence(%s)", rule) is True
+    assert alerts.queue.one("select dlq.unsilence(%s)", rule) is False
     alerts.minute()
     assert len(alerts.queued()) == 1
 
