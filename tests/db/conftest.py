@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,6 +118,13 @@ class Queue:
             """,
             {"number": number, "ago": ago},
         )
+
+    def meets_a_lock(self, thread: threading.Thread, other: psycopg.Connection) -> None:
+        """Start a thread that works with another connection, and return when it waits for a lock, or has ended."""
+        waits = "select count(*) from pg_stat_activity where pid = %s and wait_event_type = 'Lock'"
+        thread.start()
+        while thread.is_alive() and not self.one(waits, other.info.backend_pid):
+            time.sleep(0.01)
 
     def attempt(self, entry_id: str, status_code: int | None = 200, **answer: Any) -> None:
         """Send an entry, answer it and collect the answer."""

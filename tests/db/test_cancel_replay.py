@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import psycopg
 import pytest
@@ -115,10 +114,7 @@ def test_what_somebody_moves_meanwhile_stays_as_they_have_made_it(queue: Queue, 
     with psycopg.connect(database) as person, psycopg.connect(database, autocommit=True) as other:
         person.execute("select dlq.discard(%s, 'not this one')", (entries[0],))
         thread = threading.Thread(target=other.execute, args=("select dlq.cancel_replay(%s, 'x')", (done["id"],)))
-        thread.start()
-        waits = "select count(*) from pg_stat_activity where pid = %s and wait_event_type = 'Lock'"
-        while thread.is_alive() and not queue.one(waits, other.info.backend_pid):
-            time.sleep(0.01)
+        queue.meets_a_lock(thread, other)
         person.commit()
         thread.join()
     assert [states(queue)[entry_id]["status"] for entry_id in entries] == ["discarded", "failed"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from datetime import timedelta
 from typing import Any
 
@@ -278,11 +277,7 @@ def test_two_people_who_change_different_things_of_one_endpoint_both_have_their_
         thread = threading.Thread(
             target=other.execute, args=("select dlq.set_endpoint('shop', %s, timeout_ms => 9000)", (URL,))
         )
-        thread.start()
-        while not queue.one(
-            "select count(*) from pg_stat_activity where pid = %s and wait_event_type = 'Lock'", other.info.backend_pid
-        ):
-            time.sleep(0.01)
+        queue.meets_a_lock(thread, other)
         one.commit()
         thread.join()
     assert queue.rows("select max_in_flight, timeout_ms from dlq.endpoints") == [

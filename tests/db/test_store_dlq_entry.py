@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from datetime import timedelta
 
 import psycopg
@@ -268,10 +267,7 @@ def test_an_echo_under_the_same_key_while_a_good_answer_is_read_takes_the_delive
         thread = threading.Thread(
             target=handler.execute, args=("select store_dlq_entry('shop', '2', idempotency_key => 'k')",)
         )
-        thread.start()
-        waits = "select count(*) from pg_stat_activity where pid = %s and wait_event_type = 'Lock'"
-        while thread.is_alive() and not queue.one(waits, handler.info.backend_pid):
-            time.sleep(0.01)
+        queue.meets_a_lock(thread, handler)
         engine.commit()
         thread.join()
     entry = queue.entry(entry_id)
